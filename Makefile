@@ -1,0 +1,41 @@
+# One command each; `make` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+PROTO := proto/fedemu/v1/federation.proto
+PB := fedemu/net/_pb
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all check bench proto
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/ready  ## set up everything in .venv
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: setup  ## run scenarios/quickstart.yaml: clients behind bad links learn digits
+	@$(BIN)/fedemu run scenarios/quickstart.yaml
+
+test: setup  ## run the test suite, without the slow tests
+	$(BIN)/pytest -q
+
+test-all: setup  ## run every test, the slow ones too
+	$(BIN)/pytest -q -m ''
+
+check: setup  ## formatting, lint, types, generated code
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	@$(MAKE) --no-print-directory proto PB=.venv/pb
+	diff -r -x __pycache__ -x __init__.py .venv/pb $(PB)
+
+bench: setup  ## speed, as ratios against a floor measured in the same run
+	$(BIN)/python -m tests.bench
+
+proto: setup  ## generate the gRPC messages from proto/
+	@rm -rf $(PB)/fedemu && mkdir -p $(PB)
+	@$(BIN)/python -m grpc_tools.protoc --proto_path=proto/fedemu/v1 --python_out=$(PB) --pyi_out=$(PB) federation.proto

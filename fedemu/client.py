@@ -1,0 +1,237 @@
+"""A client: it waits for tasks, trains, and answers, over a connection that takes its time."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedemu.clock import Clock, finish
+from fedemu.compute._base import Job
+from fedemu.devices._base import Device, Work
+from fedemu.errors import NetworkError, PeerError
+from fedemu.events import (
+    CallRetried,
+    Observer,
+    TaskReceived,
+    TrainingFinished,
+    TrainingStarted,
+    UpdateSent,
+)
+from fedemu.links._base import Retry
+from fedemu.net._pb import federation_pb2 as pb
+from fedemu.net.calls import call
+from fedemu.net.channel import Conversation
+from fedemu.net.emulated import EmulatedChannel, Meter
+from fedemu.net.messages import PROTOCOL, Message, wire_size
+from fedemu.rng import stream
+from fedemu.types import ClientView, Seconds, State, Trained
+
+
+async def join(conversation: Conversation, group: str, slot: int | None) -> pb.Welcome:
+    """Say who wants to take part; return the server's welcome.
+
+    Raises:
+        PeerError: The server will not have this client.
+        NetworkError: The connection is gone.
+    """
+    hello = (
+        pb.Hello(protocol=PROTOCOL, group=group)
+        if slot is None
+        else pb.Hello(protocol=PROTOCOL, group=group, slot=slot)
+    )
+    await conversation.send(Message(hello))
+    welcome = (await conversation.receive()).header
+    if not isinstance(welcome, pb.Welcome):
+        raise PeerError("INVALID_ARGUMENT", f"{type(welcome).__name__} where Welcome was expected")
+    return welcome
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """A client that has joined.
+
+    Args:
+        view: Who it is.
+        work: What one local training asks of its device.
+        device: How long that takes.
+        retry: How often and how soon an update is sent again.
+        seed: Of the run.
+        train: Really trains.
+        clock: Tells the time of events, and waits.
+        emit: Takes the events.
+    """
+
+    view: ClientView
+    work: Work
+    device: Device
+    retry: Retry
+    seed: int
+    train: Callable[[Job], "Future[tuple[Trained, State]]"]
+    clock: Clock
+    emit: Observer
+
+    async def run(self, channel: EmulatedChannel) -> None:
+        """Take part until the server says goodbye; close the channel.
+
+        Raises:
+            NetworkError: The connection is gone.
+            PeerError: The server ended the connection and said why.
+        """
+        failure: NetworkError | PeerError | None = None
+        async with channel:
+            async with asyncio.TaskGroup() as tasks:
+                desk = _Desk(self, channel, tasks)
+                try:
+                    while not isinstance((message := await channel.receive()).header, pb.Goodbye):
+                        desk.take(message)
+                except (NetworkError, PeerError) as error:
+                    failure = error
+                desk.clear()
+            if failure is None:
+                await channel.drain()
+        await channel.aclose()
+        if failure is not None:
+            raise failure
+
+
+@dataclass(slots=True, eq=False)
+class _Assignment:
+    """The task in hand, or the last one."""
+
+    round: int
+    turn: int
+    attempt: int = 1
+    up: Meter = field(default_factory=Meter)
+    answer: "asyncio.Future[Any]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> pb.Assignment:
+        return pb.Assignment(round=self.round, turn=self.turn, attempt=self.attempt)
+
+
+class _Desk:
+    """What a client does with what comes, one task at a time."""
+
+    def __init__(self, client: Participant, channel: EmulatedChannel, tasks: asyncio.TaskGroup) -> None:
+        self._client, self._channel, self._tasks = client, channel, tasks
+        self._current: _Assignment | None = None
+        self._memory: State = {}
+
+    def take(self, message: Message) -> None:
+        match message.header:
+            case pb.Task() as task:
+                self._begin(task, message)
+            case pb.Answer() as answer:
+                if self._is_current(answer.assignment) and self._current and not self._current.answer.done():
+                    self._current.answer.set_result(answer)
+            case pb.Cancel() as cancel:
+                if self._is_current(cancel.assignment):
+                    self.clear()
+                else:  # it overtook its task, which was lost
+                    self._channel.post(Message(pb.Abandoned(assignment=cancel.assignment, reason="cancelled")))
+            case other:
+                raise PeerError("INVALID_ARGUMENT", f"{type(other).__name__} to a client that has joined")
+
+    def clear(self) -> None:
+        """Stop what is being done."""
+        if self._current is not None and self._current.task is not None:
+            self._current.task.cancel()
+
+    def _is_current(self, name: pb.Assignment) -> bool:
+        return self._current is not None and (name.round, name.turn) == (self._current.round, self._current.turn)
+
+    def _begin(self, task: pb.Task, message: Message) -> None:
+        self._channel.post(Message(pb.Receipt(assignment=task.assignment)))
+        if self._is_current(task.assignment):  # it comes again, since the receipt was lost
+            return
+        self.clear()
+        assignment = self._current = _Assignment(task.assignment.round, task.assignment.turn)
+        event = TaskReceived(
+            **self._about(assignment) | {"attempt": task.assignment.attempt},
+            bytes=wire_size(message),
+            version=task.version,
+        )
+        self._client.emit(event)
+        assignment.task = self._tasks.create_task(self._work(assignment, task, message))
+
+    async def _work(self, assignment: _Assignment, task: pb.Task, message: Message) -> None:
+        try:
+            trained, state = await self._train(assignment, message)
+            await self._deliver(assignment, task.version, trained)
+        except NetworkError as error:
+            self._abandon(assignment, f"undelivered: update {error}")
+        except asyncio.CancelledError:
+            self._abandon(assignment, "cancelled")
+            raise
+        else:
+            if assignment.answer.result().verdict == pb.Answer.VERDICT_ACCEPTED:
+                self._memory = state
+
+    async def _train(self, assignment: _Assignment, message: Message) -> tuple[Trained, State]:
+        client, clock = self._client, self._client.clock
+        extras = dict(message.vectors)
+        job = Job(client.view.client, assignment.round, assignment.turn, extras.pop("model"), extras, self._memory)
+        per = (assignment.round, assignment.turn) if client.device.draw == "round" else ()
+        duration = client.device.training_time(client.work, stream(client.seed, "device", client.view.client, *per))
+        client.emit(TrainingStarted(**self._about(assignment), examples=client.view.num_examples))
+        started = clock.now()
+        key = (client.view.client, "train", assignment.round, assignment.turn)
+        trained, state = await finish(client.train(job), clock, started + duration, key)
+        client.emit(
+            TrainingFinished(
+                **self._about(assignment),
+                steps=trained.num_steps,
+                loss=trained.train_loss,
+                duration=clock.now() - started,
+            )
+        )
+        return trained, state
+
+    async def _deliver(self, assignment: _Assignment, version: int, trained: Trained) -> None:
+        client = self._client
+
+        def attempt(number: int) -> Message:
+            assignment.attempt = number
+            update = pb.Update(
+                assignment=assignment.name,
+                version=version,
+                num_examples=trained.num_examples,
+                num_steps=trained.num_steps,
+                train_loss=trained.train_loss,
+            )
+            message = Message(update, {"delta": trained.delta, **trained.extras})
+            client.emit(UpdateSent(**self._about(assignment), bytes=wire_size(message)))
+            return message
+
+        def retried(_: int, wait: Seconds) -> None:
+            reason = "not acknowledged"
+            client.emit(CallRetried(**self._about(assignment), direction="up", reason=reason, wait=wait))
+
+        who = (client.view.client, "up", assignment.round, assignment.turn)
+        await call(
+            self._channel,
+            attempt,
+            assignment.answer,
+            retry=client.retry,
+            clock=client.clock,
+            meter=assignment.up,
+            draw=lambda number: stream(client.seed, "retry", *who, number),
+            retried=retried,
+        )
+
+    def _abandon(self, assignment: _Assignment, reason: str) -> None:
+        up = assignment.up
+        abandoned = pb.Abandoned(assignment=assignment.name, reason=reason, sent=up.sent, unsent=up.unsent)
+        self._channel.post(Message(abandoned))
+
+    def _about(self, assignment: _Assignment) -> dict[str, Any]:
+        view = self._client.view
+        return {
+            "at": self._client.clock.now(),
+            "client": view.client,
+            "group": view.group,
+            "round": assignment.round,
+            "attempt": assignment.attempt,
+        }

@@ -1,0 +1,51 @@
+"""Jobs, the workshop that does them, and where workshops stand."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol, TypeAlias
+
+from fedemu.types import ClientId, Extras, State, Trained, Vector
+
+
+class Job(NamedTuple):
+    """One local training."""
+
+    client: ClientId
+    round: int
+    turn: int
+    weights: Vector
+    extras: Extras
+    state: State
+
+
+class Workshop(Protocol):
+    """Knows the data, the model and the algorithm. One to a worker; does one thing at a time."""
+
+    def train(self, job: Job) -> tuple[Trained, State]: ...
+
+    def evaluate(self, weights: Vector, part: int) -> tuple[int, float]:
+        """Return, of that part of the test set, how many examples are right, and the sum of their losses."""
+        ...
+
+
+Recipe: TypeAlias = Callable[[], Workshop]
+"""Makes a workshop. Hashable, and picklable where workers are processes; equal recipes make equal workshops."""
+
+
+class Compute(Protocol):
+    """Workers, one torch thread each. A worker keeps the workshop of the last recipe that it was given."""
+
+    workers: int
+
+    def train(self, recipe: Recipe, job: Job) -> "Future[tuple[Trained, State]]": ...
+
+    def evaluate(self, recipe: Recipe, weights: Vector, part: int) -> "Future[tuple[int, float]]": ...
+
+    def warm(self, recipe: Recipe) -> "Future[None]":
+        """Make the workshop, so that a later job need not."""
+        ...
+
+
+Open: TypeAlias = Callable[[], AbstractContextManager[Compute]]
+"""Start workers; leaving the context stops them, whatever they do."""

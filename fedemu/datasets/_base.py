@@ -1,0 +1,60 @@
+"""What a data set is: examples to divide among clients, examples to test with, and how a model takes them."""
+
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from fedemu.types import Rng
+
+Verified: TypeAlias = Literal["official", "SHA256SUMS"]
+"""Who vouched for the files: their publisher's hash, or only the data directory's own list."""
+
+
+class Examples(NamedTuple):
+    """Inputs and their labels."""
+
+    x: Tensor
+    """Shape (n, *shape), uint8 or float32."""
+    y: Tensor
+    """Class labels, shape (n,), int64, 0..classes-1."""
+
+
+class Dataset(NamedTuple):
+    """A data set in memory; pixels stay uint8, and a model takes them through `inputs`."""
+
+    name: str
+    train: Examples
+    test: Examples
+    shape: tuple[int, ...]
+    """Of one example."""
+    classes: int
+    scale: float
+    """Largest value that x can have; 255 for pixels."""
+    mean: tuple[float, ...]
+    """Of x / scale, for each channel, the first dimension of `shape`."""
+    std: tuple[float, ...]
+    """As `mean`."""
+    verified: Verified
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """Return (x / scale - mean) / std of a batch of shape (n, *shape), as a new float32 tensor."""
+        channels = (-1, *[1] * (len(self.shape) - 1))
+        scale = torch.tensor(self.std, device=x.device).view(channels) * self.scale
+        shift = torch.tensor(self.mean, device=x.device).view(channels) * self.scale
+        return (x - shift).div_(scale)
+
+
+def subset(dataset: Dataset, examples: int, rng: Rng) -> Dataset:
+    """Keep that many training examples, drawn without replacement and left in order; all the test examples stay.
+
+    Raises:
+        ValueError: There are fewer.
+    """
+    count = len(dataset.train.y)
+    if examples > count:
+        raise ValueError(
+            f"{examples} examples are more than the {count} that {dataset.name} has to train; ask for less"
+        )
+    kept = torch.from_numpy(rng.permutation(count)[:examples]).sort().values
+    return dataset._replace(train=Examples(dataset.train.x[kept], dataset.train.y[kept]))

@@ -1,0 +1,176 @@
+"""What happened: frozen facts with the emulated time `at`, in seconds since the first round began.
+
+The event log is the run. Observers turn events into files, metrics and a console; none of them touches the maths.
+Per-client events carry client, group, round and attempt.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from fedemu.types import Bytes, ClientId, Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    at: Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    name: str
+    seed: int
+    version: str
+    """Version of fedemu."""
+    clients: int
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(Event):
+    reason: str
+    """accuracy, rounds, time, interrupted or failed."""
+    time: Seconds
+    """When the last round closed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundStarted(Event):
+    round: int
+    cohort: tuple[ClientId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundClosed(Event):
+    round: int
+    aggregated: int
+    late: int
+    lost: int
+    duration: Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundFailed(Event):
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated(Event):
+    round: int
+    accuracy: float
+    """Of the global model on the test set, 0..1."""
+    loss: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetReached(Event):
+    accuracy: float
+    """The target."""
+    round: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientEvent(Event):
+    client: ClientId
+    group: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientJoined(ClientEvent):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientLeft(ClientEvent):
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEvent(ClientEvent):
+    round: int
+    attempt: int
+    """1 for the first try."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSent(TaskEvent):
+    bytes: Bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReceived(TaskEvent):
+    bytes: Bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingStarted(TaskEvent):
+    examples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFinished(TaskEvent):
+    steps: int
+    loss: float
+    duration: Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateSent(TaskEvent):
+    bytes: Bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateReceived(TaskEvent):
+    bytes: Bytes
+    staleness: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateLost(TaskEvent):
+    """The server will not use an update of this client in this round."""
+
+    reason: str
+    """late, or one that starts with `undelivered` or `client left`."""
+    wasted: Bytes
+    """Bytes of this assignment that crossed the links for nothing, both directions and all attempts together."""
+    unsent_down: Bytes
+    """Bytes that TaskSent announced and that never left: the transfer was cut off."""
+    unsent_up: Bytes
+    """Bytes that UpdateSent announced and that never left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateRejected(TaskEvent):
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRetried(TaskEvent):
+    direction: str
+    """up or down."""
+    reason: str
+    wait: Seconds
+
+
+Observer: TypeAlias = Callable[[Event], None]
+
+
+def as_record(event: Event) -> dict[str, Any]:
+    """Return the event as the mapping that stands on its line of `events.jsonl`: `at`, `event`, then its own fields.
+
+    JSON has no nan or infinity; a float that is not finite becomes None.
+    """
+    fields = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
+    record = {"at": fields.pop("at"), "event": type(event).__name__, **fields}
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+
+
+def as_line(event: Event) -> str:
+    """Return the event as one line of JSON, without the newline; the same event gives the same bytes."""
+    return json.dumps(as_record(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False)

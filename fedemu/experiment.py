@@ -1,0 +1,329 @@
+"""From a scenario to its outcome: puts the parts together, runs them on the clock, writes the run directory.
+
+`run` plays a cell in one process. `serve` and `join` are its two halves as processes of their own, on the real clock.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedemu import __version__
+from fedemu import clock as clocks
+from fedemu.client import join as say_hello
+from fedemu.clock import Clock, RealClock, VirtualClock, finish
+from fedemu.compute._base import Compute
+from fedemu.compute.inline import inline
+from fedemu.compute.pool import pool
+from fedemu.errors import FedemuError, NetworkError, RunError
+from fedemu.events import Event, Observer, RunFinished, RunStarted
+from fedemu.learning import Learning, Recipe
+from fedemu.links._base import Retry
+from fedemu.net.channel import Conversation, Transport
+from fedemu.net.grpc import GrpcTransport
+from fedemu.net.memory import MemoryTransport
+from fedemu.observers.jsonl import JsonLines
+from fedemu.observers.result import Outcome
+from fedemu.rng import stream
+from fedemu.rounds import RoundPolicy, Rounds, Score, Stop
+from fedemu.scenario import Cell, Scenario, as_yaml, foreign
+from fedemu.server import Server
+from fedemu.types import Vector
+from fedemu.world import World
+
+
+def run(
+    cell: Cell,
+    compute: Compute,
+    *,
+    observers: Sequence[Observer] = (),
+    out: Path | None = None,
+    question: str = "",
+    listen: str | None = None,
+    announce: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Run one cell to its end and return its outcome, the content of `result.json`.
+
+    Args:
+        cell: What to run.
+        compute: Where training really runs.
+        observers: Take the events beside the run directory's own.
+        out: The run directory, made anew; None writes nothing. It is valid whatever ends the run.
+        question: First comment line of the scenario that is written there.
+        listen: Serve clients that are processes of their own, here (`host:port` or `unix:PATH`); None runs them too.
+        announce: Told the address where the server listens.
+
+    Raises:
+        FedemuError: The run failed.
+        KeyboardInterrupt: It was interrupted.
+    """
+    scenario, started = cell.scenario, time.monotonic()
+    recipe = Recipe(json.dumps(cell.resolved))
+    learning = recipe()
+    outcome = Outcome(target=scenario.stop.accuracy)
+    if out is not None:
+        out.mkdir(parents=True)
+        (out / "scenario.yaml").write_text(as_yaml(cell, question), encoding="utf-8")
+    with JsonLines(out and out / "events.jsonl") as log:
+        play = _Play(scenario, learning, recipe, compute, (log, outcome, *observers))
+        try:
+            main = play.alone() if listen is None else play.serve(listen, announce)
+            clocks.run(main, virtual=scenario.clock == "virtual")
+        except BaseExceptionGroup as group:
+            play.end("failed")
+            raise _first(group) from group
+        except BaseException as error:
+            play.end("interrupted" if isinstance(error, KeyboardInterrupt | asyncio.CancelledError) else "failed")
+            raise
+        finally:
+            result = outcome.as_dict(
+                clock=scenario.clock,
+                transport=scenario.transport,
+                data={"dataset": scenario.dataset.kind, "verified": learning.dataset.verified},
+                wall_seconds=round(time.monotonic() - started, 3),
+                digest=log.digest,
+            )
+            if out is not None:
+                (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error behind a group, ours before others: one failure takes all tasks down with it."""
+    leaves = list(_leaves(group))
+    return next((leaf for leaf in leaves if isinstance(leaf, FedemuError)), leaves[0])
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+@contextmanager
+def workers(scenario: Scenario) -> Iterator[Compute]:
+    """Start the workers that a scenario asks for: by default a process a core where several clients train at once."""
+    cores = len(os.sched_getaffinity(0))
+    settings = scenario.compute
+    alone = settings.kind == "inline" or (settings.kind == "auto" and min(cores, scenario.cohort) == 1)
+    with inline()() if alone else pool(workers=settings.workers or min(cores, scenario.cohort))() as compute:
+        yield compute
+
+
+class _Play:
+    """One run, from the first event to the last."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        learning: Learning,
+        recipe: Recipe,
+        compute: Compute,
+        observers: Sequence[Observer],
+    ) -> None:
+        self._scenario, self._learning, self._recipe, self._compute = scenario, learning, recipe, compute
+        self._observers = observers
+        self._last = 0.0
+        self._ended = False
+
+    async def alone(self) -> None:
+        """Run server and clients in this process."""
+        clock = VirtualClock() if self._scenario.clock == "virtual" else RealClock()
+        transport: Transport = MemoryTransport() if self._scenario.transport == "memory" else GrpcTransport()
+        world = World(self._scenario, self._learning, clock)
+        server = self._server(world, clock)
+        async with transport.serve(server.serve) as address, asyncio.TaskGroup() as clients:
+            for view in world.views.values():
+                conversation = Conversation(await transport.connect(address), limit=0)
+                await say_hello(conversation, view.group, int(view.client.partition("/")[2]))
+                conversation.limit = 4 * self._learning.layout.size
+                participant = world.participant(view, lambda job: self._compute.train(self._recipe, job), self._emit)
+                channel = world.behind(view, "up", conversation)
+                clients.create_task(participant.run(channel), name=view.client)
+            await self._rounds(world, server, clock)
+
+    async def serve(self, listen: str, announce: Callable[[str], None]) -> None:
+        """Run the server alone, and the rounds once all clients have come."""
+        clock = RealClock()
+        world = World(self._scenario, self._learning, clock, apart=True)
+        server = self._server(world, clock)
+        async with GrpcTransport(listen).serve(server.serve) as address:
+            announce(address)
+            await self._rounds(world, server, clock)
+
+    def _server(self, world: World, clock: Clock) -> Server:
+        parameters, clients = self._learning.layout.size, len(world.views)
+        self._emit(
+            RunStarted(
+                at=0.0,
+                name=self._scenario.name,
+                seed=self._scenario.seed,
+                version=__version__,
+                clients=clients,
+                parameters=parameters,
+            )
+        )
+        return Server(
+            world.seats,
+            scenario=self._recipe.resolved,
+            parameters=parameters,
+            clock=clock,
+            emit=self._emit,
+            seed=self._scenario.seed,
+        )
+
+    async def _rounds(self, world: World, server: Server, clock: Clock) -> None:
+        scenario, learning = self._scenario, self._learning
+        strategy = next(iter(learning.strategies.values()))
+        weights = learning.initial()
+        cohort, policy = scenario.cohort, scenario.rounds
+        rounds = Rounds(
+            server,
+            strategy=strategy,
+            state=strategy.init(weights, learning.layout, len(world.views)),
+            weights=weights,
+            policy=RoundPolicy(
+                concurrency=cohort,
+                goal=policy.goal or cohort,
+                quorum=policy.quorum,
+                deadline=float("inf") if policy.deadline is None else policy.deadline,
+                barrier=policy.barrier,
+                late=policy.for_the_late,
+            ),
+            select=policy.select.build(),
+            stop=Stop(scenario.stop.accuracy, scenario.stop.rounds, scenario.stop.time or float("inf")),
+            evaluate=lambda vector: self._evaluate(vector, clock),
+            every=scenario.evaluate.every,
+            clock=clock,
+            emit=self._emit,
+            seed=scenario.seed,
+        )
+        for ready in [self._compute.warm(self._recipe) for _ in range(self._compute.workers)]:
+            await finish(ready, clock, clock.now(), ("warm",))
+        await server.wait_for_idle(len(world.views))
+        clock.start()
+        reason, end = await rounds.run()
+        await server.finish(reason)
+        self.end(reason, end)
+
+    async def _evaluate(self, weights: Vector, clock: Clock) -> Score:
+        jobs = [self._compute.evaluate(self._recipe, weights, part) for part in range(self._learning.parts)]
+        parts = [await finish(job, clock, clock.now(), ("evaluate", part)) for part, job in enumerate(jobs)]
+        count = len(self._learning.dataset.test.y)
+        return Score(sum(correct for correct, _ in parts) / count, sum(loss for _, loss in parts) / count)
+
+    def end(self, reason: str, when: float | None = None) -> None:
+        """Close the log, if it is not closed yet; a run that ended early ends at the last event."""
+        if not self._ended:
+            self._emit(RunFinished(at=self._last, reason=reason, time=self._last if when is None else when))
+            self._ended = True
+
+    def _emit(self, event: Event) -> None:
+        self._last = event.at
+        for observer in self._observers:
+            observer(event)
+
+
+PATIENCE = 300.0
+"""Real seconds for which a client looks for a server that does not answer."""
+
+
+def join(
+    address: str,
+    group: str,
+    slot: int | None,
+    *,
+    allow: Sequence[str] = (),
+    observe: Callable[[Scenario], Sequence[Observer]] = lambda _: (),
+    announce: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Take part in a run that is served elsewhere, as one client, until it is over.
+
+    A connection that breaks is made again, with the slot that the server gave.
+
+    Args:
+        address: `host:port` or `unix:PATH`.
+        group: Of the scenario.
+        slot: Which client of the group, from 0; None takes the next free one.
+        allow: Packages whose code the scenario may name.
+        observe: Makes observers, once the scenario is known.
+        announce: Told what happens to the connection, for people.
+
+    Raises:
+        PeerError: The server will not have this client.
+        NetworkError: Nobody answered for 5 minutes.
+        RunError: The scenario names code that is not allowed here.
+    """
+    with inline()() as compute:
+        clocks.run(_Guest(address, group, slot, allow, observe, announce, compute).stay(), virtual=False)
+
+
+class _Guest:
+    """A client in a process of its own."""
+
+    def __init__(
+        self,
+        address: str,
+        group: str,
+        slot: int | None,
+        allow: Sequence[str],
+        observe: Callable[[Scenario], Sequence[Observer]],
+        announce: Callable[[str], None],
+        compute: Compute,
+    ) -> None:
+        self._address, self._group, self._slot, self._allow = address, group, slot, allow
+        self._observe, self._announce, self._compute = observe, announce, compute
+        self._waits = stream(os.getpid(), "reconnect")  # not part of any result
+
+    async def stay(self) -> None:
+        """Join, and join again where the connection breaks."""
+        clock = RealClock()
+        clock.start()
+        tries, lost = 0, clock.now()
+        while True:
+            try:
+                conversation = Conversation(await GrpcTransport().connect(self._address), limit=0)
+                welcome = await say_hello(conversation, self._group, self._slot)
+                tries = 0
+                await self._take_part(conversation, welcome.client, welcome.scenario)
+                return
+            except NetworkError as error:
+                tries, lost = tries + 1, clock.now() if tries == 0 else lost
+                wait = Retry().wait(tries, self._waits)
+                if clock.now() + wait > lost + PATIENCE:
+                    raise
+                self._announce(f"{error}; trying again in {wait:.1f} s")
+                await clock.sleep_until(clock.now() + wait)
+
+    async def _take_part(self, conversation: Conversation, client: str, resolved: str) -> None:
+        mapping = json.loads(resolved)
+        refused = sorted(m for m in foreign(mapping) if m.partition(".")[0] not in self._allow)
+        if refused:
+            raise RunError(
+                f"the scenario names code of {', '.join(refused)}, which is not allowed here; "
+                f"join with --allow {refused[0].partition('.')[0]} if you trust it"
+            )
+        self._slot = int(client.partition("/")[2])
+        recipe = Recipe(resolved)
+        learning, clock = recipe(), RealClock()
+        observers = self._observe(learning.scenario)
+        world = World(learning.scenario, learning, clock, apart=True)
+        view = world.views[client]
+        await finish(self._compute.warm(recipe), clock, 0.0, ("warm",))
+        clock.start()
+        conversation.limit = 4 * learning.layout.size
+        self._announce(f"joined as {client}: {view.num_examples} examples")
+
+        def emit(event: Event) -> None:
+            for observer in observers:
+                observer(event)
+
+        participant = world.participant(view, lambda job: self._compute.train(recipe, job), emit)
+        await participant.run(world.behind(view, "up", conversation))
+        self._announce("the run is over")

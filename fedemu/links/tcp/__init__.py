@@ -1,0 +1,1 @@
+"""TCP models: how a message becomes bursts on a path of given rate and round-trip time."""

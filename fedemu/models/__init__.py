@@ -1,0 +1,1 @@
+"""Models: functions from a task to a PyTorch module, whose parameters live in one flat vector."""

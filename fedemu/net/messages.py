@@ -1,0 +1,138 @@
+"""Messages and their encoding: one header frame, then the chunks of its vectors (proto/fedemu/v1/federation.proto).
+
+Vectors are sent straight from their memory and received straight into the memory they will have, one bounded chunk at
+a time, so that neither end holds a large model twice.
+"""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from google.protobuf.message import DecodeError
+
+from fedemu.errors import PeerError
+from fedemu.net._pb import federation_pb2 as pb
+from fedemu.types import Bytes, Vector
+
+PROTOCOL = 1
+"""Version of the wire contract, said in Hello."""
+
+CHUNK = 2**20 - 16
+"""Bytes of vector in one frame: with its framing a little under 1 MiB."""
+
+FRAMING = 5
+"""Bytes that gRPC puts before each message."""
+
+Header: TypeAlias = (
+    pb.Hello | pb.Welcome | pb.Task | pb.Receipt | pb.Update | pb.Answer | pb.Cancel | pb.Abandoned | pb.Goodbye
+)
+
+
+class Message(NamedTuple):
+    """A header and the vectors beside it."""
+
+    header: Header
+    vectors: Mapping[str, Vector] = MappingProxyType({})
+
+
+def encode(message: Message) -> Iterator[bytes]:
+    """Yield the message's frames, each under 1 MiB, made when it is asked for."""
+    yield _first(message).SerializeToString()
+    for vector in message.vectors.values():
+        data = _memory(vector.contiguous())
+        for start in range(0, len(data), CHUNK):
+            yield pb.Frame(chunk=bytes(data[start : start + CHUNK])).SerializeToString()
+
+
+def wire_size(message: Message) -> Bytes:
+    """Return what the message weighs on the link: its frames as `encode` makes them, and gRPC's 5 bytes on each."""
+    size = _first(message).ByteSize() + FRAMING
+    for vector in message.vectors.values():
+        whole, rest = divmod(4 * vector.numel(), CHUNK)
+        size += whole * _chunk_size(CHUNK) + (_chunk_size(rest) if rest else 0)
+    return size
+
+
+def _first(message: Message) -> pb.Frame:
+    frame = pb.Frame(vectors=[pb.Vector(name=name, size=v.numel()) for name, v in message.vectors.items()])
+    getattr(frame, type(message.header).__name__.lower()).CopyFrom(message.header)
+    return frame
+
+
+def _memory(vector: Vector) -> memoryview:
+    array: Any = vector.numpy()
+    return memoryview(array).cast("B")
+
+
+def _chunk_size(length: Bytes) -> Bytes:
+    varint = max(1, -(-length.bit_length() // 7))
+    return FRAMING + 1 + varint + length
+
+
+class Assembler:
+    """Puts frames together into messages; refuses what the protocol does not allow.
+
+    Args:
+        limit: Numbers that the vectors of one message may have in all; more is refused before memory is taken.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._header: Header | None = None
+        self._vectors: dict[str, Vector] = {}
+        self._open: list[memoryview] = []
+
+    def feed(self, data: bytes) -> Message | None:
+        """Take the next frame; return the message that it completes, if it does.
+
+        Raises:
+            PeerError: INVALID_ARGUMENT for what is not a frame or stands out of order, RESOURCE_EXHAUSTED for vectors
+                larger than the limit.
+        """
+        try:
+            frame = pb.Frame.FromString(data)
+        except DecodeError:
+            raise PeerError("INVALID_ARGUMENT", f"{len(data)} bytes that are not a fedemu.v1.Frame") from None
+        content = frame.WhichOneof("content")
+        if content is None:
+            raise PeerError("INVALID_ARGUMENT", "a frame without content; this server speaks fedemu.v1")
+        if content == "chunk":
+            self._fill(memoryview(frame.chunk))
+        else:
+            self._begin(frame, content)
+        if self._open:
+            return None
+        assert self._header is not None
+        message = Message(self._header, self._vectors)
+        self._header, self._vectors = None, {}
+        return message
+
+    def _begin(self, frame: pb.Frame, content: str) -> None:
+        if self._open:
+            left = sum(map(len, self._open))
+            raise PeerError("INVALID_ARGUMENT", f"a {content} where {left} bytes of the last message were expected")
+        total = sum(v.size for v in frame.vectors)
+        if total > self.limit:
+            raise PeerError("RESOURCE_EXHAUSTED", f"vectors of {total} numbers; at most {self.limit} are expected here")
+        self._header = getattr(frame, content)
+        for announced in frame.vectors:
+            vector = torch.empty(announced.size, dtype=torch.float32)
+            self._vectors[announced.name] = vector
+            if announced.size:
+                self._open.append(_memory(vector))
+
+    def _fill(self, chunk: memoryview) -> None:
+        if not self._open or not chunk:
+            raise PeerError("INVALID_ARGUMENT", "a chunk that no message announced, or an empty one")
+        while chunk:
+            if not self._open:
+                raise PeerError("INVALID_ARGUMENT", f"{len(chunk)} bytes more than the message announced")
+            room = self._open[0]
+            step = min(len(room), len(chunk))
+            room[:step] = chunk[:step]
+            chunk = chunk[step:]
+            if step == len(room):
+                self._open.pop(0)
+            else:
+                self._open[0] = room[step:]

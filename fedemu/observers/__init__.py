@@ -1,0 +1,1 @@
+"""Observers: views of the event log. None of them touches the maths."""

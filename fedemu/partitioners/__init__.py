@@ -1,0 +1,1 @@
+"""Partitioners: who holds which examples."""

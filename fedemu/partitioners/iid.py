@@ -1,0 +1,16 @@
+"""Independent and identically distributed shares: the examples are shuffled and dealt out evenly."""
+
+import numpy as np
+
+from fedemu.partitioners._enough import require_enough
+from fedemu.types import Indices, Labels, Partitioner, Rng
+
+
+def iid() -> Partitioner:
+    """Shuffle the examples and deal them out evenly; sizes differ by one at most."""
+
+    def partition(labels: Labels, clients: int, rng: Rng) -> list[Indices]:
+        require_enough(labels, clients, each=1)
+        return [np.sort(share) for share in np.array_split(rng.permutation(len(labels)), clients)]
+
+    return partition

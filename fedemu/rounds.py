@@ -1,0 +1,213 @@
+"""The round loop: when clients start, when a round closes, and what becomes of those who are not done.
+
+One loop serves every policy. A round begins by giving tasks to `concurrency` clients and closes when `goal` updates
+have come, or at the deadline with at least `quorum` of them, or when nobody is left to wait for. With a barrier all
+clients of a round start together; without, each that finishes makes room for another at once (FedBuff: goal 10;
+FedAsync: goal 1).
+"""
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from fedemu.clock import Clock
+from fedemu.events import Evaluated, Observer, RoundClosed, RoundFailed, RoundStarted, TargetReached
+from fedemu.rng import stream
+from fedemu.server import Arrival, Assignment, Loss, Server
+from fedemu.strategies._base import Strategy
+from fedemu.types import ClientId, Seconds, Selector, State, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPolicy:
+    """When clients start and a round closes."""
+
+    concurrency: int
+    """Clients at work at once."""
+    goal: int
+    """Updates that close a round."""
+    quorum: int = 1
+    """Updates without which a round does not close at its deadline."""
+    deadline: Seconds = math.inf
+    """Counted from the start of the round."""
+    barrier: bool = True
+    """All clients of a round start together."""
+    late: Literal["cancel", "drop", "keep"] = "cancel"
+    """Those still at work when a round closes: stop them, ignore what they bring, or use it in a later round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What ends a run, whichever comes first."""
+
+    accuracy: float | None = None
+    """The target, 0..1."""
+    rounds: int | None = None
+    time: Seconds = math.inf
+
+
+class Score(NamedTuple):
+    """How good the global model is on the test set."""
+
+    accuracy: float
+    loss: float
+
+
+class Rounds:
+    """A run's rounds.
+
+    Args:
+        server: Gives out tasks and brings in updates.
+        strategy: Averages.
+        state: The strategy's state before the first round.
+        weights: The model before the first round.
+        policy: When to wait.
+        select: Whom to ask.
+        stop: When to end.
+        evaluate: Scores a model.
+        every: Rounds from one evaluation to the next; None evaluates only at the end.
+        clock: Waits.
+        emit: Takes the events.
+        seed: Of the run.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        strategy: Strategy,
+        state: State,
+        weights: Vector,
+        policy: RoundPolicy,
+        select: Selector,
+        stop: Stop,
+        evaluate: Callable[[Vector], Awaitable[Score]],
+        every: int | None,
+        clock: Clock,
+        emit: Observer,
+        seed: int,
+    ) -> None:
+        self.weights = weights
+        self._server, self._strategy, self._state = server, strategy, state
+        self._policy, self._select, self._stop = policy, select, stop
+        self._evaluate, self._every = evaluate, every
+        self._clock, self._emit, self._seed = clock, emit, seed
+        self._round = 0
+        self._asked = 0
+        self._evaluated = -1
+        self._open: dict[Assignment, None] = {}
+        """At work, in the order in which they were asked; what comes of them matters."""
+        self._total = strategy.aggregate.start()
+        self._count = 0
+        """Updates in the total. A failed round leaves them to the next."""
+
+    async def run(self) -> tuple[str, Seconds]:
+        """Run to the end; return what ended it (accuracy, rounds or time), and when."""
+        reason, end = "rounds", 0.0
+        try:
+            async with self._clock.timeout_at(self._stop.time):
+                while self._stop.rounds is None or self._round < self._stop.rounds:
+                    self._round += 1
+                    closed = await self._one_round()
+                    end = self._clock.now()
+                    due = self._every is not None and self._round % self._every == 0
+                    if closed and due and await self._reaches_target():
+                        return "accuracy", end
+        except TimeoutError:
+            reason, end = "time", self._stop.time
+        if self._evaluated != self._server.version and await self._reaches_target():
+            reason = "accuracy"
+        return reason, end
+
+    async def _one_round(self) -> bool:
+        """Return whether it closed with a new model."""
+        policy, started, lost = self._policy, self._clock.now(), 0
+        if not self._open:
+            await self._server.wait_for_idle(policy.quorum)
+        cohort = self._ask()
+        self._emit(RoundStarted(at=self._clock.now(), round=self._round, cohort=cohort))
+        goal = min(policy.goal, self._count + len(self._open)) if policy.barrier else policy.goal
+        overdue = False
+        while self._open and self._count < goal and not (overdue and self._count >= policy.quorum):
+            outcome = await self._next(math.inf if overdue else started + policy.deadline)
+            if outcome is None:
+                overdue = True
+            if outcome is None or outcome.assignment not in self._open:
+                continue
+            del self._open[outcome.assignment]
+            if isinstance(outcome, Arrival):
+                update = self._server.answer(outcome, late=False)
+                self._total = self._strategy.aggregate.add(self._total, update)
+                self._count += 1
+            else:
+                lost += 1
+            if not policy.barrier and self._count < goal:
+                self._ask()
+        late = self._close()
+        now = self._clock.now()
+        if self._count < policy.quorum:
+            reason = f"{self._count} updates, and nobody left to wait for"
+            self._emit(RoundFailed(at=now, round=self._round, reason=reason))
+            return False
+        self._emit(
+            RoundClosed(at=now, round=self._round, aggregated=self._count, late=late, lost=lost, duration=now - started)
+        )
+        self._aggregate()
+        return True
+
+    def _ask(self) -> tuple[ClientId, ...]:
+        """Give tasks to as many idle clients as there is room for; return whom."""
+        self._asked += 1
+        rng = stream(self._seed, "select", self._asked)
+        idle = {view.client: view for view in self._server.idle}
+        chosen = tuple(self._select(list(idle.values()), self._policy.concurrency - len(self._open), rng))
+        for client in chosen:
+            extras = self._strategy.broadcast(
+                self._state, idle[client], stream(self._seed, "broadcast", client, self._asked)
+            )
+            self._open[self._server.assign(idle[client], self._round, self.weights, extras)] = None
+        return chosen
+
+    async def _next(self, deadline: Seconds) -> Arrival | Loss | None:
+        try:
+            async with self._clock.timeout_at(deadline):
+                return await self._server.inbox.get()
+        except TimeoutError:
+            return None
+
+    def _close(self) -> int:
+        """Settle with those who are not done; return how many there were."""
+        if self._policy.late == "keep":
+            return 0
+        late = 0
+        # what lies in the inbox has come too late, and must not leak into the next round
+        while not self._server.inbox.empty():
+            outcome = self._server.inbox.get_nowait()
+            if outcome.assignment in self._open:
+                del self._open[outcome.assignment]
+                if isinstance(outcome, Arrival):
+                    self._server.answer(outcome, late=True)
+                    late += 1
+        for assignment in self._open:
+            self._server.give_up(assignment, cancel=self._policy.late == "cancel")
+        late += len(self._open)
+        self._open.clear()
+        return late
+
+    def _aggregate(self) -> None:
+        rng = stream(self._seed, "aggregate", self._round)
+        aggregate = self._strategy.aggregate
+        self.weights, self._state = aggregate.finish(self._total, self.weights, self._state, rng)
+        self._total, self._count = aggregate.start(), 0
+        self._server.version += 1
+
+    async def _reaches_target(self) -> bool:
+        score = await self._evaluate(self.weights)
+        self._evaluated = self._server.version
+        now, target = self._clock.now(), self._stop.accuracy
+        self._emit(Evaluated(at=now, round=self._round, accuracy=score.accuracy, loss=score.loss))
+        if target is None or score.accuracy < target:
+            return False
+        self._emit(TargetReached(at=now, accuracy=target, round=self._round))
+        return True

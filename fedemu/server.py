@@ -1,0 +1,396 @@
+"""The server's end of the wire: who takes part, who works on what, and what came of it.
+
+It knows nothing of averaging or of when a round closes: `rounds` tells it whom to give a task and what to answer, and
+takes what comes from its inbox.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fedemu.clock import Clock
+from fedemu.errors import NetworkError, PeerError
+from fedemu.events import (
+    CallRetried,
+    ClientJoined,
+    ClientLeft,
+    Observer,
+    TaskSent,
+    UpdateLost,
+    UpdateReceived,
+    UpdateRejected,
+)
+from fedemu.links._base import Retry
+from fedemu.net._pb import federation_pb2 as pb
+from fedemu.net.calls import call
+from fedemu.net.channel import Channel, Conversation
+from fedemu.net.emulated import EmulatedChannel, Meter
+from fedemu.net.messages import PROTOCOL, Message, wire_size
+from fedemu.rng import stream
+from fedemu.types import Bytes, ClientId, ClientView, Extras, Update, Vector
+
+REMEMBERED = 4
+"""Assignments of a client that are kept after they are concluded, to answer an update that comes again."""
+
+PARTING = 60.0
+"""Seconds that the server waits for clients to leave when the run is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A client's place in the run."""
+
+    view: ClientView
+    retry: Retry
+    behind: Callable[[Conversation], EmulatedChannel]
+    """Puts the server's end of a connection behind the client's link."""
+
+
+@dataclass(slots=True, eq=False)
+class Assignment:
+    """A task given to a client, and what came of it."""
+
+    view: ClientView
+    round: int
+    turn: int
+    version: int
+    state: Literal["open", "arrived", "concluded"] = "open"
+    """The client works on it; its update is in the inbox; it was taken, refused or lost."""
+    late: bool = False
+    """The round was closed without it; what comes will not be used."""
+    cancelled: bool = False
+    """The client was told to stop, and is free for another task."""
+    attempt: int = 1
+    """Of the last message about it."""
+    down: Meter = field(default_factory=Meter)
+    up: Bytes = 0
+    """Bytes of update that have crossed the uplink, as far as the server knows."""
+    answer: pb.Answer | None = None
+    receipt: "asyncio.Future[object]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    sending: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> pb.Assignment:
+        return pb.Assignment(round=self.round, turn=self.turn, attempt=self.attempt)
+
+    def about(self, clock: Clock) -> dict[str, Any]:
+        """Return the fields that all events about it have."""
+        return {
+            "at": clock.now(),
+            "client": self.view.client,
+            "group": self.view.group,
+            "round": self.round,
+            "attempt": self.attempt,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A valid update that has come in; `Server.answer` concludes it."""
+
+    assignment: Assignment
+    update: Update
+    size: Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """No valid update will come of the assignment."""
+
+    assignment: Assignment
+
+
+@dataclass(slots=True, eq=False)
+class _Session:
+    """One client's connection."""
+
+    seat: Seat
+    channel: EmulatedChannel
+    tasks: asyncio.TaskGroup
+    work: dict[tuple[int, int], Assignment] = field(default_factory=dict)
+    """By round and turn: what is not concluded, and the last few that are."""
+    goodbye: str | None = None
+    """Why the run is over, if the client was told that it is."""
+
+    @property
+    def is_idle(self) -> bool:
+        return all(a.state != "open" or a.cancelled for a in self.work.values())
+
+
+class Server:
+    """Keeps the sessions of a run.
+
+    Args:
+        seats: Every client that there can be, in the order of the scenario.
+        scenario: The resolved scenario as JSON, for clients that build their own world from it.
+        parameters: Length of the model vector.
+        clock: Tells the time of events, and waits.
+        emit: Takes the events.
+        seed: Of the run; for the waits of retries.
+    """
+
+    def __init__(
+        self, seats: Sequence[Seat], *, scenario: str, parameters: int, clock: Clock, emit: Observer, seed: int
+    ) -> None:
+        self.inbox: asyncio.Queue[Arrival | Loss] = asyncio.Queue()
+        self.version = 0
+        """Of the global model that tasks are given out with."""
+        self._seats: Mapping[ClientId, Seat] = {seat.view.client: seat for seat in seats}
+        self._scenario, self._parameters, self._seed = scenario, parameters, seed
+        self._clock, self._emit = clock, emit
+        self._sessions: dict[ClientId, _Session] = {}
+        self._changed = asyncio.Event()
+
+    # --- what rounds asks for
+
+    @property
+    def idle(self) -> list[ClientView]:
+        """Clients that are connected and have nothing to do, in the order of the scenario."""
+        sessions = ((seat, self._sessions.get(client)) for client, seat in self._seats.items())
+        return [seat.view for seat, session in sessions if session is not None and session.is_idle]
+
+    async def wait_for_idle(self, count: int) -> None:
+        """Return when that many clients are connected and have nothing to do."""
+        while len(self.idle) < count:
+            await self._change()
+
+    def assign(self, view: ClientView, round: int, weights: Vector, extras: Extras) -> Assignment:
+        """Give an idle client a task; its outcome comes to the inbox."""
+        session = self._sessions[view.client]
+        turn = 1 + sum(a.round == round for a in session.work.values())
+        concluded = [key for key, a in session.work.items() if a.state == "concluded" and a.round != round]
+        for key in concluded[:-REMEMBERED]:
+            del session.work[key]
+        assignment = session.work[round, turn] = Assignment(view, round, turn, self.version)
+        assignment.sending = session.tasks.create_task(self._send(session, assignment, weights, extras))
+        return assignment
+
+    def answer(self, arrival: Arrival, *, late: bool) -> Update:
+        """Conclude an arrival: it is taken for the next global model, or came late. Return it with its staleness."""
+        assignment = arrival.assignment
+        staleness = self.version - assignment.version
+        self._emit(UpdateReceived(**assignment.about(self._clock), bytes=arrival.size, staleness=staleness))
+        if late:
+            self._lose(assignment, "late")
+            self._conclude(assignment, pb.Answer.VERDICT_LATE, "the round was closed without it")
+        else:
+            self._conclude(assignment, pb.Answer.VERDICT_ACCEPTED)
+        return dataclasses.replace(arrival.update, staleness=staleness)
+
+    def give_up(self, assignment: Assignment, *, cancel: bool) -> None:
+        """Go on without an open assignment: cancel it, or let the client finish and ignore what comes."""
+        assignment.late = True
+        session = self._sessions[assignment.view.client]
+        if cancel and not assignment.cancelled:
+            assignment.cancelled = True
+            if assignment.sending is not None:
+                assignment.sending.cancel()
+            session.channel.post(Message(pb.Cancel(assignment=assignment.name)))
+
+    async def finish(self, reason: str) -> None:
+        """Cancel all work, tell the clients that the run is over, and wait until they have left, but not for ever."""
+        for session in self._sessions.values():
+            for assignment in session.work.values():
+                if assignment.state == "open":
+                    self.give_up(assignment, cancel=True)
+            session.goodbye = reason
+            session.channel.post(Message(pb.Goodbye(reason=reason)))
+        with contextlib.suppress(TimeoutError):
+            async with self._clock.timeout_at(self._clock.now() + PARTING):
+                while self._sessions:
+                    await self._change()
+
+    # --- what a connection brings
+
+    async def serve(self, channel: Channel) -> None:
+        """Serve one connection to its end.
+
+        Raises:
+            PeerError: The client sent what the protocol does not allow.
+        """
+        conversation = Conversation(channel, limit=0)
+        try:
+            seat = self._seat_for(await conversation.receive())
+        except NetworkError:
+            return  # it left before it said who it is
+        refusal: PeerError | None = None
+        client, group, reason = seat.view.client, seat.view.group, "the server stopped"
+        async with asyncio.TaskGroup() as tasks, seat.behind(conversation) as emulated:
+            session = self._sessions[client] = _Session(seat, emulated, tasks)
+            try:
+                await conversation.send(Message(pb.Welcome(client=client, scenario=self._scenario)))
+                self._emit(ClientJoined(at=self._clock.now(), client=client, group=group))
+                self._changed.set()
+                # no algorithm sends more than three vectors beside the delta
+                conversation.limit = 4 * self._parameters
+                while True:
+                    self._take(session, await emulated.receive())
+            except NetworkError as error:
+                reason = "the run is over" if session.goodbye else str(error)
+            except PeerError as error:
+                reason, refusal = str(error), error
+            finally:
+                del self._sessions[client]
+                for assignment in session.work.values():
+                    if assignment.sending is not None:
+                        assignment.sending.cancel()
+                    if assignment.state == "open":
+                        self._lose(assignment, "late" if assignment.late else f"client left: {reason}")
+                self._emit(ClientLeft(at=self._clock.now(), client=client, group=group, reason=reason))
+                self._changed.set()
+        if refusal is not None:
+            raise refusal
+
+    def _seat_for(self, message: Message) -> Seat:
+        hello = message.header
+        if not isinstance(hello, pb.Hello):
+            raise PeerError("INVALID_ARGUMENT", f"{type(hello).__name__} where Hello was expected")
+        if hello.protocol != PROTOCOL:
+            raise PeerError("FAILED_PRECONDITION", f"protocol {hello.protocol}; this server speaks {PROTOCOL}")
+        seats = [seat for seat in self._seats.values() if seat.view.group == hello.group]
+        if not seats:
+            groups = dict.fromkeys(seat.view.group for seat in self._seats.values())
+            raise PeerError("NOT_FOUND", f"no group {hello.group!r}; there are {', '.join(groups)}")
+        if hello.HasField("slot"):
+            if hello.slot >= len(seats):
+                raise PeerError("NOT_FOUND", f"no slot {hello.slot} in {hello.group}; it has 0..{len(seats) - 1}")
+            if seats[hello.slot].view.client in self._sessions:
+                raise PeerError("ALREADY_EXISTS", f"slot {hello.slot} of {hello.group} is in use")
+            return seats[hello.slot]
+        free = next((seat for seat in seats if seat.view.client not in self._sessions), None)
+        if free is None:
+            raise PeerError("RESOURCE_EXHAUSTED", f"all {len(seats)} slots of {hello.group} are in use")
+        return free
+
+    def _take(self, session: _Session, message: Message) -> None:
+        header = message.header
+        if not isinstance(header, pb.Receipt | pb.Update | pb.Abandoned):
+            raise PeerError("INVALID_ARGUMENT", f"{type(header).__name__} from a client that has joined")
+        name = header.assignment
+        assignment = session.work.get((name.round, name.turn))
+        if assignment is None:
+            raise PeerError(
+                "INVALID_ARGUMENT",
+                f"{type(header).__name__} for round {name.round}, turn {name.turn}, which this client was not given",
+            )
+        match header:
+            case pb.Receipt():
+                if not assignment.receipt.done():
+                    assignment.receipt.set_result(None)
+            case pb.Update():
+                assignment.attempt = name.attempt
+                assignment.up += wire_size(message)
+                if assignment.state == "open":
+                    self._arrive(assignment, header, message)
+                elif assignment.answer is not None:  # it comes again, since the answer was lost
+                    self._reply(assignment)
+            case pb.Abandoned() if assignment.state == "open":
+                assignment.up += header.sent
+                reason = "late" if assignment.late else header.reason
+                self._lose(assignment, reason, unsent_up=header.unsent)
+
+    def _arrive(self, assignment: Assignment, header: pb.Update, message: Message) -> None:
+        fault = self._fault(assignment, header, message.vectors)
+        if fault is not None:
+            self._emit(UpdateRejected(**assignment.about(self._clock), reason=fault))
+            self._conclude(assignment, pb.Answer.VERDICT_REFUSED, fault)
+            self.inbox.put_nowait(Loss(assignment))
+            return
+        extras = dict(message.vectors)
+        update = Update(
+            client=assignment.view.client,
+            delta=extras.pop("delta"),
+            num_examples=header.num_examples,
+            num_steps=header.num_steps,
+            train_loss=header.train_loss,
+            version=header.version,
+            extras=extras,
+        )
+        assignment.state = "arrived"
+        arrival = Arrival(assignment, update, wire_size(message))
+        if assignment.late:
+            self.answer(arrival, late=True)
+        else:
+            self.inbox.put_nowait(arrival)
+            self._changed.set()
+
+    def _fault(self, assignment: Assignment, header: pb.Update, vectors: Mapping[str, Vector]) -> str | None:
+        delta = vectors.get("delta")
+        if delta is None:
+            return "no vector 'delta'"
+        if delta.numel() != self._parameters:
+            return f"delta of {delta.numel()} numbers; the model has {self._parameters}"
+        if header.version != assignment.version:
+            return f"version {header.version}; the task was version {assignment.version}"
+        for name, vector in vectors.items():
+            # min and max see every nan and infinity, and take no memory
+            if vector.numel() and not (vector.min().isfinite() and vector.max().isfinite()):
+                return f"{name} has numbers that are not finite"
+        return None
+
+    # --- an assignment's way
+
+    async def _send(self, session: _Session, assignment: Assignment, weights: Vector, extras: Extras) -> None:
+        def attempt(number: int) -> Message:
+            assignment.attempt = number
+            task = pb.Task(assignment=assignment.name, version=assignment.version)
+            message = Message(task, {"model": weights, **extras})
+            size = wire_size(message)
+            self._emit(TaskSent(**assignment.about(self._clock), bytes=size, version=assignment.version))
+            return message
+
+        def retried(_: int, wait: float) -> None:
+            reason = "not acknowledged"
+            self._emit(CallRetried(**assignment.about(self._clock), direction="down", reason=reason, wait=wait))
+
+        client, round, turn = assignment.view.client, assignment.round, assignment.turn
+        try:
+            await call(
+                session.channel,
+                attempt,
+                assignment.receipt,
+                retry=session.seat.retry,
+                clock=self._clock,
+                meter=assignment.down,
+                draw=lambda number: stream(self._seed, "retry", client, "down", round, turn, number),
+                retried=retried,
+            )
+        except NetworkError as error:
+            if assignment.state == "open":
+                self._lose(assignment, f"undelivered: task {error}")
+
+    def _lose(self, assignment: Assignment, reason: str, *, unsent_up: Bytes = 0) -> None:
+        down = assignment.down
+        self._emit(
+            UpdateLost(
+                **assignment.about(self._clock),
+                reason=reason,
+                wasted=down.sent + assignment.up,
+                unsent_down=down.unsent,
+                unsent_up=unsent_up,
+            )
+        )
+        assignment.state = "concluded"
+        self.inbox.put_nowait(Loss(assignment))
+        self._changed.set()
+
+    def _conclude(self, assignment: Assignment, verdict: "pb.Answer.Verdict", reason: str = "") -> None:
+        assignment.state = "concluded"
+        assignment.answer = pb.Answer(verdict=verdict, reason=reason)
+        self._reply(assignment)
+        self._changed.set()
+
+    def _reply(self, assignment: Assignment) -> None:
+        session = self._sessions.get(assignment.view.client)
+        if session is not None and assignment.answer is not None:
+            answer = pb.Answer()
+            answer.CopyFrom(assignment.answer)
+            answer.assignment.CopyFrom(assignment.name)
+            session.channel.post(Message(answer))
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()

@@ -1,0 +1,1 @@
+"""Federated algorithms: pure functions on both sides of the wire."""
