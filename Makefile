@@ -5,7 +5,7 @@ PROTO := proto/fedemu/v1/federation.proto
 PB := fedemu/net/_pb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check bench proto
+.PHONY: help setup run test test-slow test-all check bench proto
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,8 +23,10 @@ run: setup  ## run scenarios/quickstart.yaml: clients behind bad links learn dig
 test: setup  ## run the test suite, without the slow tests
 	$(BIN)/pytest -q
 
-test-all: setup  ## run every test, the slow ones too
-	$(BIN)/pytest -q -m ''
+test-slow: setup  ## run the slow tests: processes, large models
+	$(BIN)/pytest -q -m slow
+
+test-all: test test-slow  ## run every test
 
 check: setup  ## formatting, lint, types, generated code
 	$(BIN)/ruff format --check .

@@ -3,20 +3,42 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from fedemu.errors import ScenarioError
+from pydantic import TypeAdapter, ValidationError
+
+from fedemu import experiment, summary
+from fedemu.errors import Fault, FedemuError, ScenarioError
+from fedemu.events import Observer
+from fedemu.observers.console import Console
+from fedemu.observers.prometheus import Metrics
 from fedemu.registry import ROOMS, Description, describe
-from fedemu.scenario import load, schema
+from fedemu.scenario import Cell, Experiment, Scenario, load, schema
+from fedemu.units import Duration
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0 done, 1 a failed run, 2 a faulty scenario or faulty arguments."""
+    """Run a command and return its exit status.
+
+    0: done. 1: the run failed. 2: the scenario or the arguments are faulty. 130: interrupted.
+    """
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # a kind may be package.module:builder, in a file beside the scenario's author
     arguments = _arguments().parse_args(argv)
-    status: int = arguments.command(arguments)
+    try:
+        status: int = arguments.command(arguments)
+    except ScenarioError as error:
+        _say(str(error))
+        return 2
+    except FedemuError as error:
+        _tell(f"fedemu: {type(error).__name__}: {error}")
+        return 1
+    except KeyboardInterrupt:
+        _tell("fedemu: interrupted")
+        return 130
     return status
 
 
@@ -25,6 +47,29 @@ def _arguments() -> argparse.ArgumentParser:
         prog="fedemu", description="Federated learning over networks that misbehave: how long does it take to learn?"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="run a scenario, or every cell of its matrix")
+    _take_scenario(run)
+    run.set_defaults(command=_run)
+
+    serve = commands.add_parser("serve", help="run a scenario's server, for clients in other processes")
+    _take_scenario(serve)
+    serve.add_argument("--listen", required=True, metavar="ADDR", help="host:port (port 0: a free one) or unix:PATH")
+    serve.set_defaults(command=_serve)
+
+    join = commands.add_parser("join", help="take part in a served run as one client")
+    join.add_argument("--server", required=True, metavar="ADDR", help="host:port or unix:PATH")
+    join.add_argument("--group", required=True, help="a group of the scenario")
+    join.add_argument("--slot", type=int, metavar="N", help="which client of the group, from 0; default the next free")
+    join.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="run code of this package if the scenario names it",
+    )
+    join.add_argument("--metrics-port", type=int, metavar="N", help="answer Prometheus here")
+    join.set_defaults(command=_join)
 
     check = commands.add_parser("check", help="report every fault of scenarios as file:line: key: fault")
     check.add_argument("scenarios", nargs="+", metavar="SCENARIO", help="scenario file (YAML)")
@@ -38,6 +83,138 @@ def _arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def _take_scenario(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scenario", metavar="SCENARIO", help="scenario file (YAML)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="KEY=VALUE",
+        help="replace a key: rounds.goal=8",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="replace the seed")
+    parser.add_argument("--clock", choices=["virtual", "real"], help="replace the clock")
+    parser.add_argument("--transport", choices=["memory", "grpc"], help="replace the transport")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write the run directory here; it must not exist yet")
+    parser.add_argument("--metrics-port", type=int, metavar="N", help="answer Prometheus here (0: a free port)")
+    parser.add_argument(
+        "--linger",
+        type=_duration,
+        default=0.0,
+        metavar="TIME",
+        help="go on answering Prometheus so long after the run",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    for later in ("--resume", "--jobs"):
+        parser.add_argument(later, nargs="?", action=_NotBuilt, help=argparse.SUPPRESS)
+
+
+class _NotBuilt(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.error(f"{self.option_strings[0]} is not built yet")
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE; write e.g. clients.phones.link.delay=80ms")
+    return key, value
+
+
+def _duration(text: str) -> float:
+    try:
+        return TypeAdapter[float](Duration).validate_python(text)
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(str(error.errors()[0]["ctx"]["error"])) from None
+
+
+def _load(arguments: argparse.Namespace, clock: str | None) -> Experiment:
+    plan = load(arguments.scenario, arguments.set, seed=arguments.seed, clock=clock, transport=arguments.transport)
+    if arguments.out is not None and arguments.out.exists():
+        raise ScenarioError([Fault("--out", 1, str(arguments.out), "exists already; name a new directory")])
+    return plan
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    plan = _load(arguments, arguments.clock)
+    runs = []
+    with experiment.workers(plan.cells[0].scenario) as compute:
+        for number, cell in enumerate(plan.cells, start=1):
+            out = arguments.out and arguments.out / cell.path
+            with _watched(cell, arguments, silent=plan.is_grid) as observers:
+                result = experiment.run(cell, compute, observers=observers, out=out, question=plan.question)
+            runs.append((cell.values, result))
+            if plan.is_grid and not arguments.quiet:
+                _tell(f"[{number}/{len(plan.cells)}] {cell.path}: {result['emulated_seconds']:.3f} s emulated")
+    _say(summary.of_grid(plan.axes, runs) if plan.is_grid else summary.of_run(runs[0][1]))
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    if arguments.clock == "virtual":
+        raise ScenarioError(
+            [Fault("--clock", 1, "clock", "'virtual' cannot be served: clients elsewhere wait for real")]
+        )
+    plan = _load(arguments, "real")
+    if plan.is_grid:
+        fault = f"{len(plan.cells)} runs cannot be served at once; serve one, without matrix and repeat"
+        raise ScenarioError([Fault(arguments.scenario, 1, "matrix", fault)])
+    cell = plan.cells[0]
+    with experiment.workers(cell.scenario) as compute, _watched(cell, arguments) as observers:
+        result = experiment.run(
+            cell,
+            compute,
+            observers=observers,
+            out=arguments.out,
+            question=plan.question,
+            listen=arguments.listen,
+            announce=lambda address: _tell(f"fedemu: serving {plan.name} at {address}"),
+        )
+    _say(summary.of_run(result))
+    return 0
+
+
+def _join(arguments: argparse.Namespace) -> int:
+    with ExitStack() as stack:
+
+        def observe(scenario: Scenario) -> Sequence[Observer]:
+            return [] if arguments.metrics_port is None else [stack.enter_context(_metrics(scenario, arguments))]
+
+        experiment.join(
+            arguments.server,
+            arguments.group,
+            arguments.slot,
+            allow=arguments.allow,
+            observe=observe,
+            announce=lambda text: _tell(f"fedemu: {text}"),
+        )
+    return 0
+
+
+@contextmanager
+def _watched(cell: Cell, arguments: argparse.Namespace, *, silent: bool = False) -> Iterator[list[Observer]]:
+    """Give the observers that the arguments ask for; stay a while with the metrics after the run."""
+    stop = cell.scenario.stop
+    with ExitStack() as stack:
+        observers: list[Observer] = []
+        if arguments.metrics_port is not None:
+            observers.append(stack.enter_context(_metrics(cell.scenario, arguments)))
+        if not arguments.quiet and not silent:
+            observers.append(stack.enter_context(Console(rounds=stop.rounds, target=stop.accuracy)))
+        yield observers
+        if arguments.metrics_port is not None:
+            threading.Event().wait(arguments.linger)
+
+
+@contextmanager
+def _metrics(scenario: Scenario, arguments: argparse.Namespace) -> Iterator[Metrics]:
+    metrics = Metrics(run=scenario.name, clock=scenario.clock)
+    with metrics.serve(arguments.metrics_port) as port:
+        _tell(f"fedemu: metrics at http://localhost:{port}/metrics")
+        yield metrics
+
+
 def _check(arguments: argparse.Namespace) -> int:
     status = 0
     for path in arguments.scenarios:
@@ -47,7 +224,7 @@ def _check(arguments: argparse.Namespace) -> int:
             _say(str(error))
             status = 2
         else:
-            sys.stderr.write(f"{path}: no faults, {runs} {'run' if runs == 1 else 'runs'}\n")
+            _tell(f"{path}: no faults, {runs} {'run' if runs == 1 else 'runs'}")
     return status
 
 
@@ -72,3 +249,8 @@ def _schema(_: argparse.Namespace) -> int:
 
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

@@ -15,11 +15,11 @@ from torch import nn
 
 from fedemu.compute._base import Job
 from fedemu.datasets._base import Dataset, subset
-from fedemu.kind import Kind
 from fedemu.models._base import Layout, Task, initial, layout_of, release
 from fedemu.models._objective import LocalObjective, evaluate, training_arithmetic
 from fedemu.rng import stream
 from fedemu.scenario import Scenario, parse
+from fedemu.scenario.kind import Kind
 from fedemu.strategies._base import Strategy
 from fedemu.types import ClientId, Indices, State, Trained, Vector
 

@@ -26,12 +26,10 @@ from fedemu.net.messages import Header, Message
 from fedemu.net.network import Network
 from fedemu.rng import stream
 from fedemu.scenario import Scenario
-from fedemu.scenario_link import Direction
-from fedemu.scenario_link import Way as WayKeys
+from fedemu.scenario.link import DIRECTIONS, Direction
+from fedemu.scenario.link import Way as WayKeys
 from fedemu.server import Seat
 from fedemu.types import ClientId, ClientView, Rng, State, Trained
-
-DIRECTIONS: tuple[Direction, Direction] = ("up", "down")
 
 
 class World:

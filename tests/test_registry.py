@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from fedemu.kind import Kind, KindOf
 from fedemu.registry import ROOMS, describe, find, given, is_foreign, kinds, parameters
+from fedemu.scenario.kind import Kind, KindOf
 from fedemu.units import Duration, Rate, Ratio, Size
 
 

@@ -1,12 +1,14 @@
 """A channel behind a link: times are the link's formulas to the nanosecond, on the virtual clock."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 
 import pytest
 import torch
 
 from fedemu.clock import VirtualClock, run
+from fedemu.errors import NetworkError
 from fedemu.links._base import Packet, Way
 from fedemu.links.delay import delay
 from fedemu.links.drop import drop
@@ -38,7 +40,7 @@ def way(*, delay_=0.0, jitter=0.0, rate=None, tcp=None, before=(), after=()) -> 
 
 
 def play(ways, main, *, pipes=None, rtt=0.0):
-    """Run `main(channels, arrivals, clock)` on a virtual loop: a sender for each way, and a log of what arrived when."""
+    """Run `main(channels, arrivals, clock)` on a virtual loop: a sender for each way, and what arrived when."""
 
     async def start():
         clock, arrivals = VirtualClock(), []
@@ -53,51 +55,32 @@ def play(ways, main, *, pipes=None, rtt=0.0):
                 arrivals.append((name, type(message.header).__name__, clock.now()))
 
         transport = MemoryTransport()
-        async with transport.serve(lambda channel: swallow(listen(channel))) as address:
-            async with all_of(ways, transport, address, network, clock, rates, pipes or {}, rtt) as channels:
-                await main(channels, arrivals, clock)
-                for channel in channels.values():
-                    await channel.drain()
-                for channel in channels.values():
-                    await channel.aclose()
+        async with transport.serve(lambda channel: swallow(listen(channel))) as address, AsyncExitStack() as stack:
+            channels = {}
+            for name, w in ways.items():
+                conversation = Conversation(await transport.connect(address), limit=0)
+                await conversation.send(Message(pb.Hello(group=name)))
+                crossed = [*([f"{name} pipe"] if w.rate else []), *(pipes or {})]
+                path = Path(name, w, crossed, rtt, min((rates[p] for p in crossed), default=0.0))
+                channel = EmulatedChannel(conversation, path, network, clock, partial(draw, name))
+                channels[name] = await stack.enter_async_context(channel)
+            await main(channels, arrivals, clock)
+            for channel in channels.values():
+                await channel.drain()
+                await channel.aclose()
         return arrivals
 
     return run(start(), virtual=True)
 
 
 async def swallow(listening):
-    from fedemu.errors import NetworkError
-
-    try:
+    with suppress(NetworkError):
         await listening
-    except NetworkError:
-        pass
 
 
-@asynccontextmanager
-async def all_of(ways, transport, address, network, clock, rates, shared, rtt):
-    channels = {}
-    async with asyncio.TaskGroup():
-        stack = []
-        for name, w in ways.items():
-            conversation = Conversation(await transport.connect(address), limit=0)
-            await conversation.send(Message(pb.Hello(group=name)))
-            crossed = [*([f"{name} pipe"] if w.rate else []), *shared]
-            path = Path(name, w, crossed, rtt, min((rates[p] for p in crossed), default=0.0))
-
-            def draw(stage, message, name=name):
-                assignment = message.header.assignment
-                return stream(1, name, stage, type(message.header).__name__, assignment.round, assignment.attempt)
-
-            channel = EmulatedChannel(conversation, path, network, clock, draw)
-            await channel.__aenter__()
-            stack.append(channel)
-            channels[name] = channel
-        try:
-            yield channels
-        finally:
-            for channel in stack:
-                await channel.__aexit__(None, None, None)
+def draw(name, stage, message):
+    assignment = message.header.assignment
+    return stream(1, name, stage, type(message.header).__name__, assignment.round, assignment.attempt)
 
 
 def test_a_message_arrives_after_its_delay_and_its_bits():
@@ -113,7 +96,7 @@ def test_a_message_arrives_after_its_delay_and_its_bits():
 
 
 def test_slow_start_costs_what_its_formula_says():
-    """10 then 20 then 40 segments of 1514 bytes; each window waits for RTT + s - w s before the next (link-model.md)."""
+    """10, 20, 40 segments of 1514 bytes; each window waits for RTT + s - w s before the next (link-model.md)."""
     rate, rtt = 50e6, 0.1
     message = update(25_000)
     size = wire_size(message)

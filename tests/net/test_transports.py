@@ -1,7 +1,7 @@
 """Both transports keep the channel's promises: order, back-pressure, ends that say why."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import torch
@@ -39,11 +39,9 @@ async def receive(channel, count):
 
 async def test_frames_arrive_in_order_in_both_directions(transport):
     async def echo(channel):
-        try:
+        with suppress(NetworkError):
             while True:
                 await channel.send(await channel.receive())
-        except NetworkError:
-            pass
 
     async with connected(transport, echo) as channel:
         async with asyncio.TaskGroup() as group:  # both at once: either alone would wait for the other's room
@@ -59,11 +57,9 @@ async def test_a_sender_waits_for_a_slow_reader(transport):
 
     async def slow(channel):
         await read.wait()
-        try:
+        with suppress(NetworkError):
             while True:
                 await channel.receive()
-        except NetworkError:
-            pass
 
     async def push(channel):
         nonlocal taken

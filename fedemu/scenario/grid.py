@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from fedemu.errors import Fault
 from fedemu.keys import Loc, Wrong, instead, worded
-from fedemu.scenario_keys import Scenario
-from fedemu.yaml_source import Place, Source
+from fedemu.scenario.sections import Scenario
+from fedemu.scenario.source import Place, Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,9 @@ from typing import Any
 
 from fedemu.errors import Fault, ScenarioError
 from fedemu.registry import is_foreign
-from fedemu.scenario_grid import Cell, fault_of, locate, put, spread, validated
-from fedemu.scenario_keys import Scenario
-from fedemu.yaml_source import Place, Source, first_comment, read, read_value, write
-
-__all__ = ["Cell", "Experiment", "Scenario", "as_yaml", "foreign", "load", "parse", "schema"]
+from fedemu.scenario.grid import Cell, fault_of, locate, put, spread, validated
+from fedemu.scenario.sections import Scenario
+from fedemu.scenario.source import Place, Source, first_comment, read, read_value, write
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from fedemu.keys import Clash, Keys, shown
-from fedemu.kind import Kind, KindOf
-from fedemu.scenario_link import Link, ServerLink
+from fedemu.scenario.kind import Kind, KindOf
+from fedemu.scenario.link import Link, ServerLink
 from fedemu.types import Training
 from fedemu.units import DURATIONS, Duration, Ratio
 
@@ -221,7 +221,7 @@ class Scenario(Keys):
     """Where training really runs."""
     matrix: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)] | None = None
     """Axes of a grid: dotted key to the values that it takes."""
-    repeat: Count = 1
+    repeat: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Runs of each cell, with seeds seed, seed+1, ..."""
 
     @property
@@ -246,6 +246,9 @@ class Scenario(Keys):
 
     def clashes(self) -> Iterator[Clash]:
         """Yield rounds that these clients cannot hold."""
+        if {"clock", "transport"} <= self.__dict__.keys() and (self.clock, self.transport) == ("virtual", "grpc"):
+            text = "'grpc' on the virtual clock is not built yet; write clock: real, or transport: memory"
+            yield Clash(frozenset({"clock", "transport"}), ("transport",), text)
         # where other sections are faulty, rounds and clients may be missing here: then there is nothing to say yet
         if not {"rounds", "clients"} <= self.__dict__.keys():
             return

@@ -17,11 +17,11 @@ from fedemu.errors import Fault, ScenarioError
 from fedemu.links._base import Retry
 from fedemu.registry import find, parameters
 from fedemu.scenario import as_yaml, foreign, load, parse, schema
-from fedemu.scenario_link import Way
+from fedemu.scenario.link import Way
+from fedemu.scenario.source import read
 from fedemu.types import Training
-from fedemu.yaml_source import read
 
-SHIPPED = sorted((Path(__file__).parents[1] / "scenarios").rglob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[2] / "scenarios").rglob("*.yaml"))
 
 BASE = """\
 # Why?
@@ -189,6 +189,7 @@ def test_the_laws_of_a_delay_are_those_of_its_stage() -> None:
         ("name: base", "evaluate: {every: 60s}", 2, "evaluate.every", "'60s' is not built yet"),
         ("name: base", "evaluate: {every: 1.5}", 2, "evaluate.every", "1.5 is neither a number of rounds nor end"),
         ("name: base", "repeat: 0", 2, "repeat", "0 is out of range; expected at least 1"),
+        ("name: base", "repeat: 1000000", 2, "repeat", "1000000 is out of range; expected at most 10000"),
         ("phones:", "my phones:", 12, "clients.my phones", "'my phones' cannot name a group; write letters, digits"),
         ("delay: 40ms", "retry: 3", 15, "clients.phones.link.retry", "3 is neither none nor a mapping"),
         ("delay: 40ms", "drop: often", 15, "clients.phones.link.drop", "'often' is not a ratio; write e.g. 60% or 0.6"),

@@ -6,12 +6,12 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import BeforeValidator, Field
 
 from fedemu.keys import Clash, Keys, shown
-from fedemu.kind import Kind, KindOf
 from fedemu.links._base import Retry
+from fedemu.scenario.kind import Kind, KindOf
 from fedemu.units import Duration, Rate
 
 Direction: TypeAlias = Literal["up", "down"]
-_DIRECTIONS: tuple[Direction, Direction] = ("up", "down")
+DIRECTIONS: tuple[Direction, Direction] = ("up", "down")
 _LATER = frozenset(
     {"kind", "preset", "via", "loss", "correlation", "reset", "outage", "schedule", "burst", "trace", "limit"}
 )
@@ -87,7 +87,7 @@ class Link(Way):
 
     def clashes(self) -> Iterator[Clash]:
         """Yield delays that cannot be, and keys without those that give them a meaning."""
-        for direction in _DIRECTIONS:
+        for direction in DIRECTIONS:
             way, own = self.way(direction), getattr(self, direction).model_fields_set
             parts = frozenset({"delay", "jitter", "distribution", direction})
             if way.distribution is not None and way.jitter is None:
@@ -101,7 +101,7 @@ class Link(Way):
                     yield Clash(parts, at, str(error))
             if "tcp" in own and way.rate is None:
                 yield Clash(frozenset({"rate", direction}), (direction, "tcp"), _NO_TCP)
-        if self.tcp is not None and not any(self.way(direction).rate for direction in _DIRECTIONS):
+        if self.tcp is not None and not any(self.way(direction).rate for direction in DIRECTIONS):
             yield Clash(frozenset({"rate", "up", "down"}), ("tcp",), _NO_TCP)
 
 

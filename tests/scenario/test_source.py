@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedemu.yaml_source import Place, first_comment, plain, read, read_value, write
+from fedemu.scenario.source import Place, first_comment, plain, read, read_value, write
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""What a person wants to know of a run, or of a grid of runs, when it is over: a few lines of text."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fedemu.units import show_duration, show_size
+
+Result = Mapping[str, Any]
+"""The content of a `result.json`."""
+
+
+def of_run(result: Result) -> str:
+    """Return the summary of one run."""
+    target, final, carried, updates = (result[key] for key in ("target", "final", "bytes", "updates"))
+    lines = {}
+    if target is not None:
+        if target["reached"]:
+            how = f"reached after {show_duration(target['time'])} of emulated time, in round {target['round']}"
+        else:
+            how = f"not reached; the run was stopped by {result['stopped_by']}"
+        lines["target"] = f"{target['accuracy']:.4g} accuracy, {how}"
+    if final is not None:
+        lines["accuracy"] = f"{final['accuracy']:.4g} at the end, in round {final['round']}"
+    lines["emulated time"] = (
+        f"{result['emulated_seconds']:.3f} s ({show_duration(result['emulated_seconds'])}), "
+        f"computed in {show_duration(result['wall_seconds'])}"
+    )
+    lines["traffic"] = (
+        f"{show_size(carried['up'])} up, {show_size(carried['down'])} down, {show_size(carried['wasted'])} of it wasted"
+    )
+    counts = ", ".join(f"{updates[key]} {key}" for key in ("aggregated", "late", "lost", "rejected"))
+    lines["updates"] = f"{counts}; {result['calls']['retried']} calls retried"
+    lines["digest"] = result["digest"]
+    heading = f"{result['name']}, seed {result['seed']}, {result['clock']} clock over {result['transport']}"
+    return "\n".join([heading, *(f"  {label:<14} {text}" for label, text in lines.items())])
+
+
+def of_grid(axes: Sequence[str], runs: Iterable[tuple[Mapping[str, str], Result]]) -> str:
+    """Return a table with one row for each point of a grid, over its seeds.
+
+    Args:
+        axes: Dotted keys, in the order of the columns.
+        runs: Each run's values on the axes, and its outcome.
+    """
+    points: dict[tuple[str, ...], list[Result]] = {}
+    for values, result in runs:
+        points.setdefault(tuple(values[axis] for axis in axes), []).append(result)
+    head = (*axes, "runs", "emulated time, median", "to target, median", "accuracy, mean", "MB up, mean")
+    rows = [(*point, *_row(results)) for point, results in points.items()]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)
+    )
+
+
+def _row(results: Sequence[Result]) -> tuple[str, ...]:
+    emulated = statistics.median(result["emulated_seconds"] for result in results)
+    accuracies = [result["final"]["accuracy"] for result in results if result["final"]]
+    up = statistics.mean(result["bytes"]["up"] for result in results)
+    return (
+        str(len(results)),
+        f"{emulated:.3f} s",
+        _to_target([result["target"] for result in results]),
+        f"{statistics.mean(accuracies):.4f}" if accuracies else "-",
+        f"{up / 1e6:.3f}",
+    )
+
+
+def _to_target(targets: Sequence[Any]) -> str:
+    """Return the median time to target; a run that did not reach it took longer than all that did."""
+    if targets[0] is None:
+        return "-"
+    times = sorted(target["time"] if target["reached"] else float("inf") for target in targets)
+    median = statistics.median_low(times)
+    missed = sum(time == float("inf") for time in times)
+    text = "not reached" if median == float("inf") else f"{median:.3f} s"
+    return f"{text} ({missed} of {len(times)} missed)" if missed else text
