@@ -19,9 +19,9 @@ def of_run(result: Result) -> str:
             how = f"reached after {show_duration(target['time'])} of emulated time, in round {target['round']}"
         else:
             how = f"not reached; the run was stopped by {result['stopped_by']}"
-        lines["target"] = f"{target['accuracy']:.4g} accuracy, {how}"
+        lines["target"] = f"{100 * target['accuracy']:.4g} % accuracy, {how}"
     if final is not None:
-        lines["accuracy"] = f"{final['accuracy']:.4g} at the end, in round {final['round']}"
+        lines["accuracy"] = f"{100 * final['accuracy']:.4g} % at the end, in round {final['round']}"
     lines["emulated time"] = (
         f"{result['emulated_seconds']:.3f} s ({show_duration(result['emulated_seconds'])}), "
         f"computed in {show_duration(result['wall_seconds'])}"
@@ -62,7 +62,7 @@ def _row(results: Sequence[Result]) -> tuple[str, ...]:
         str(len(results)),
         f"{emulated:.3f} s",
         _to_target([result["target"] for result in results]),
-        f"{statistics.mean(accuracies):.4f}" if accuracies else "-",
+        f"{100 * statistics.mean(accuracies):.2f} %" if accuracies else "-",
         f"{up / 1e6:.3f}",
     )
 

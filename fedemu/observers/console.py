@@ -27,7 +27,7 @@ class Console:
         self._screen = Screen(stderr=True) if screen is None else screen
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=10),  # leaves the facts room in 80 columns
             TextColumn("{task.fields[facts]}", markup=False),
             console=self._screen,
             disable=not self._screen.is_terminal,
@@ -36,7 +36,7 @@ class Console:
         self._round, self._stragglers = 0, 0
         self._time: Seconds = 0.0
         self._accuracy: float | None = None
-        self._untold = False
+        self._untold = self._unprinted = False
         self._told = -PAUSE
 
     def __enter__(self) -> Self:
@@ -48,7 +48,7 @@ class Console:
 
     def __call__(self, event: Event) -> None:
         if self._untold and not isinstance(event, Evaluated | TargetReached):  # the line waits for its round's accuracy
-            self._tell(last=isinstance(event, RunFinished))
+            self._tell()
         match event:
             case RunStarted():
                 self._progress.update(self._bar, description=event.name)
@@ -61,26 +61,32 @@ class Console:
                 self._stragglers += event.late + event.lost
             case Evaluated():
                 self._accuracy = event.accuracy
+            case RunFinished() if self._unprinted:
+                self._print(self._facts)
             case _:
                 pass
 
     @property
     def _facts(self) -> str:
-        facts = [f"round {self._round}" + (f"/{self._rounds}" if self._rounds else "")]
+        said = self._screen.is_terminal  # by the bar
+        facts = [("" if said else "round ") + f"{self._round}" + (f"/{self._rounds}" if self._rounds else "")]
         if self._accuracy is not None:
             target = "" if self._target is None else f" of {self._target:.1%}"
-            facts.append(f"accuracy {self._accuracy:.1%}{target}")
+            facts.append(("" if said else "accuracy ") + f"{self._accuracy:.1%}{target}")
         facts.append(f"{show_duration(self._time)} emulated")
         if self._stragglers:
             facts.append(f"{self._stragglers} straggler{'s' if self._stragglers > 1 else ''}")
         return ", ".join(facts)
 
-    def _tell(self, *, last: bool) -> None:
+    def _tell(self) -> None:
         self._untold = False
         done = self._round if self._rounds else min(self._accuracy or 0.0, self._target or 0.0)
         self._progress.update(self._bar, completed=done, facts=self._facts)
+        if self._screen.is_terminal:
+            return
         now = self._screen.get_time()
-        if not self._screen.is_terminal and (last or now - self._told >= PAUSE):
+        self._unprinted = now - self._told < PAUSE
+        if not self._unprinted:
             self._told = now
             self._print(self._facts)
 

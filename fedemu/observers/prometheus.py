@@ -99,6 +99,8 @@ class Metrics:
         """The round that a client works for."""
         self._arrived: list[UpdateReceived] = []
         """Received, and not yet in a global model."""
+        self._closed: Seconds = 0.0
+        """When the last round closed: evaluating its model is not the run's time."""
 
     @contextmanager
     def serve(self, port: int, address: str = "0.0.0.0") -> Iterator[int]:  # noqa: S104  containers are scraped from outside
@@ -123,7 +125,7 @@ class Metrics:
             case Evaluated():
                 self._accuracy.set(event.accuracy)
             case TargetReached():
-                self._to_target.labels(f"{event.accuracy:g}").set(event.at)
+                self._to_target.labels(f"{event.accuracy:g}").set(self._closed)
             case ClientJoined():
                 self._connected[event.client] = None
                 self._count()
@@ -198,6 +200,7 @@ class Metrics:
 
     def _close(self, event: RoundClosed) -> None:
         self._rounds.labels("closed").inc()
+        self._closed = event.at
         self._duration.observe(event.duration)
         for update in self._arrived:
             self._observe(update, "wait", event.at - update.at)

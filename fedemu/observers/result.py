@@ -87,14 +87,15 @@ class Outcome:
         self._sent -= event.unsent_up
 
     def _evaluate(self, event: Evaluated) -> None:
-        where = {"round": event.round, "time": event.at}
+        # its model is from the end of the round: on the real clock, evaluating takes time that is not the run's
+        where = {"round": event.round, "time": self._time}
         loss = event.loss if math.isfinite(event.loss) else None
         self._final = {"accuracy": event.accuracy, "loss": loss, **where}
         if self._best is None or event.accuracy > self._best["accuracy"]:
             self._best = {"accuracy": event.accuracy, **where}
         for accuracy in (*self._targets, *([] if self._target is None else [self._target])):
             if event.accuracy >= accuracy:
-                self._reached.setdefault(accuracy, self._so_far(event.at, event.round))
+                self._reached.setdefault(accuracy, self._so_far(self._time, event.round))
 
     @property
     def _bytes(self) -> dict[str, Bytes]:

@@ -59,5 +59,5 @@ def test_a_terminal_shows_a_bar_with_the_last_facts() -> None:
     """The bar's last state has the run's name, unmarked, and the facts of round 3."""
     shown = watch(EVENTS, seconds=1.0, terminal=True)
     assert "flaky [uplink]" in shown
-    assert "round 3/3, accuracy 40.0% of 60.0%, 2min 00s emulated, 2 stragglers" in shown
+    assert "3/3, 40.0% of 60.0%, 2min 00s emulated, 2 stragglers" in shown
     assert "━" in shown

@@ -152,3 +152,12 @@ def test_a_target_is_reached_by_equality(reached: float) -> None:
     """60 % of 60 % is enough; a hair less is not."""
     events = (START, Evaluated(at=1.0, round=1, accuracy=reached, loss=1.0))
     assert outcome(events, target=0.6)["target"]["reached"] is (reached == 0.6)
+
+
+def test_the_time_to_target_does_not_count_the_evaluation() -> None:
+    """The round closes at 5 s and evaluating its model takes until 7.5 s: the target was reached at 5 s."""
+    outcome = Outcome(target=0.6)
+    for event in (START, *FIRST[:-1], Evaluated(at=7.5, round=1, accuracy=0.6, loss=1.5)):
+        outcome(event)
+    result = outcome.as_dict(clock="real", transport="grpc", data={}, wall_seconds=8.0, digest="")
+    assert result["target"]["time"] == result["final"]["time"] == 5.0
