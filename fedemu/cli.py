@@ -129,15 +129,15 @@ def _duration(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error.errors()[0]["ctx"]["error"])) from None
 
 
-def _load(arguments: argparse.Namespace, clock: str | None) -> Experiment:
-    plan = load(arguments.scenario, arguments.set, seed=arguments.seed, clock=clock, transport=arguments.transport)
+def _load(arguments: argparse.Namespace, clock: str | None, transport: str | None) -> Experiment:
+    plan = load(arguments.scenario, arguments.set, seed=arguments.seed, clock=clock, transport=transport)
     if arguments.out is not None and arguments.out.exists():
         raise ScenarioError([Fault("--out", 1, str(arguments.out), "exists already; name a new directory")])
     return plan
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    plan = _load(arguments, arguments.clock)
+    plan = _load(arguments, arguments.clock, arguments.transport)
     runs = []
     with experiment.workers(plan.cells[0].scenario) as compute:
         for number, cell in enumerate(plan.cells, start=1):
@@ -156,7 +156,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise ScenarioError(
             [Fault("--clock", 1, "clock", "'virtual' cannot be served: clients elsewhere wait for real")]
         )
-    plan = _load(arguments, "real")
+    if arguments.transport == "memory":
+        raise ScenarioError([Fault("--transport", 1, "transport", "'memory' does not reach clients elsewhere")])
+    plan = _load(arguments, "real", "grpc")
     if plan.is_grid:
         fault = f"{len(plan.cells)} runs cannot be served at once; serve one, without matrix and repeat"
         raise ScenarioError([Fault(arguments.scenario, 1, "matrix", fault)])

@@ -104,6 +104,8 @@ class _Assignment:
     attempt: int = 1
     up: Meter = field(default_factory=Meter)
     answer: "asyncio.Future[Any]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    learned: State | None = None
+    """What to remember if the update is accepted; None until it is trained."""
     task: asyncio.Task[None] | None = None
 
     @property
@@ -124,8 +126,7 @@ class _Desk:
             case pb.Task() as task:
                 self._begin(task, message)
             case pb.Answer() as answer:
-                if self._is_current(answer.assignment) and self._current and not self._current.answer.done():
-                    self._current.answer.set_result(answer)
+                self._conclude(answer)
             case pb.Cancel() as cancel:
                 if self._is_current(cancel.assignment):
                     self.clear()
@@ -138,6 +139,15 @@ class _Desk:
         """Stop what is being done."""
         if self._current is not None and self._current.task is not None:
             self._current.task.cancel()
+
+    def _conclude(self, answer: pb.Answer) -> None:
+        current = self._current
+        if current is None or not self._is_current(answer.assignment) or current.answer.done():
+            return
+        current.answer.set_result(answer)
+        # at once: the next task may stand right behind the answer
+        if answer.verdict == pb.Answer.VERDICT_ACCEPTED and current.learned is not None:
+            self._memory = current.learned
 
     def _is_current(self, name: pb.Assignment) -> bool:
         return self._current is not None and (name.round, name.turn) == (self._current.round, self._current.turn)
@@ -155,19 +165,19 @@ class _Desk:
         )
         self._client.emit(event)
         assignment.task = self._tasks.create_task(self._work(assignment, task, message))
+        assignment.task.add_done_callback(lambda work: self._stopped(assignment, work))
 
     async def _work(self, assignment: _Assignment, task: pb.Task, message: Message) -> None:
         try:
-            trained, state = await self._train(assignment, message)
+            trained, assignment.learned = await self._train(assignment, message)
             await self._deliver(assignment, task.version, trained)
         except NetworkError as error:
             self._abandon(assignment, f"undelivered: update {error}")
-        except asyncio.CancelledError:
+
+    def _stopped(self, assignment: _Assignment, work: asyncio.Task[None]) -> None:
+        # not in `_work`: one that is cancelled before it began never runs
+        if work.cancelled() and not assignment.answer.done():
             self._abandon(assignment, "cancelled")
-            raise
-        else:
-            if assignment.answer.result().verdict == pb.Answer.VERDICT_ACCEPTED:
-                self._memory = state
 
     async def _train(self, assignment: _Assignment, message: Message) -> tuple[Trained, State]:
         client, clock = self._client, self._client.clock

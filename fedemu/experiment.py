@@ -181,12 +181,13 @@ class _Play:
     async def _rounds(self, world: World, server: Server, clock: Clock) -> None:
         scenario, learning = self._scenario, self._learning
         strategy = next(iter(learning.strategies.values()))
-        weights = learning.initial()
         cohort, policy = scenario.cohort, scenario.rounds
+        weights = learning.initial()
+        state = strategy.init(weights, learning.layout, len(world.views))
         rounds = Rounds(
             server,
             strategy=strategy,
-            state=strategy.init(weights, learning.layout, len(world.views)),
+            state=state,
             weights=weights,
             policy=RoundPolicy(
                 concurrency=cohort,
@@ -204,6 +205,7 @@ class _Play:
             emit=self._emit,
             seed=scenario.seed,
         )
+        del weights  # nobody needs the first model when there is a second
         for ready in [self._compute.warm(self._recipe) for _ in range(self._compute.workers)]:
             await finish(ready, clock, clock.now(), ("warm",))
         await server.wait_for_idle(len(world.views))

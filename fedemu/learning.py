@@ -3,9 +3,12 @@
 Every process that trains or evaluates makes its own from the scenario: the server's, each worker's, each client's.
 """
 
+import ctypes
+import gc
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,6 +18,7 @@ from torch import nn
 
 from fedemu.compute._base import Job
 from fedemu.datasets._base import Dataset, subset
+from fedemu.errors import Fault, RunError, ScenarioError
 from fedemu.models._base import Layout, Task, initial, layout_of, release
 from fedemu.models._objective import LocalObjective, evaluate, training_arithmetic
 from fedemu.rng import stream
@@ -25,6 +29,12 @@ from fedemu.types import ClientId, Indices, State, Trained, Vector
 
 PART = 2000
 """Test examples that one evaluation job takes; fixed, so that sums do not depend on the number of workers."""
+
+LARGE = 2**24
+"""Parameters from which memory is worth more than the time to ask the system for it again and again."""
+
+BLOCK = 2**22
+"""Bytes from which a large model's blocks go back to the system as soon as they are free."""
 
 
 def data_folder() -> Path:
@@ -65,13 +75,18 @@ class Learning:
         """
         dataset = _load(scenario.dataset.kind, tuple(scenario.dataset.params.items()), data_folder())
         if scenario.examples is not None:
-            dataset = subset(dataset, scenario.examples, stream(scenario.seed, "subset"))
+            with _fault_of("dataset.examples"):
+                dataset = subset(dataset, scenario.examples, stream(scenario.seed, "subset"))
         clients = [f"{name}/{slot}" for name, group in scenario.clients.items() for slot in range(group.count)]
-        divide = scenario.partition.build()
-        shards = divide(dataset.train.y.numpy(), len(clients), stream(scenario.seed, "partition"))
-        module = scenario.model.build(Task(dataset.shape, dataset.classes))
-        layout_of(module)
+        with _fault_of("partition"):
+            divide = scenario.partition.build()
+            shards = divide(dataset.train.y.numpy(), len(clients), stream(scenario.seed, "partition"))
+        with _fault_of("model"):
+            module = scenario.model.build(Task(dataset.shape, dataset.classes))
+            if layout_of(module).size >= LARGE:
+                _keep_no_blocks()
         release(module)  # it is bound to whatever weights it is asked about
+        _return_memory()
         strategies = {group: scenario.strategy.build(scenario.training_in(group)) for group in scenario.clients}
         return cls(scenario, dataset, dict(zip(clients, shards, strict=True)), module, strategies)
 
@@ -85,12 +100,16 @@ class Learning:
 
     def initial(self) -> Vector:
         """Return the model before the first round, the same for all runs of a seed."""
-        return initial(lambda: self.scenario.model.build(self.task), stream(self.scenario.seed, "initial"))
+        weights = initial(lambda: self.scenario.model.build(self.task), stream(self.scenario.seed, "initial"))
+        _return_memory()
+        return weights
 
     @cached_property
     def arithmetic(self) -> float:
         """Floating-point operations to train on one example once."""
-        return training_arithmetic(self.scenario.model.build(self.task), self.task)
+        arithmetic = training_arithmetic(self.scenario.model.build(self.task), self.task)
+        _return_memory()
+        return arithmetic
 
     @property
     def parts(self) -> int:
@@ -100,12 +119,18 @@ class Learning:
     def train(self, job: Job) -> tuple[Trained, State]:
         rng = stream(self.scenario.seed, "client", job.client, job.round, job.turn, "train")
         train = self.strategies[job.client.partition("/")[0]].train
-        return train(self._objective(job.client), job.weights, job.extras, job.state, rng)
+        with _failure_of(f"training of {job.client} in round {job.round}"):
+            trained = train(self._objective(job.client), job.weights, job.extras, job.state, rng)
+        release(self.module)  # else it holds this job's weights and gradients until the next one
+        return trained
 
     def evaluate(self, weights: Vector, part: int) -> tuple[int, float]:
         chosen = slice(part * PART, (part + 1) * PART)
         x, y = (tensor[chosen] for tensor in self.dataset.test)
-        return evaluate(self.module, weights, x, y, inputs=self.dataset.inputs)
+        with _failure_of("evaluation"):
+            score = evaluate(self.module, weights, x, y, inputs=self.dataset.inputs)
+        release(self.module)
+        return score
 
     def _objective(self, client: ClientId) -> LocalObjective:
         chosen = self.shards[client]
@@ -117,3 +142,37 @@ class Learning:
 def _load(kind: str, params: tuple[tuple[str, Any], ...], folder: Path) -> Dataset:
     dataset: Dataset = Kind("datasets", kind, dict(params)).build(folder)
     return dataset
+
+
+def _keep_no_blocks() -> None:
+    """Have the allocator return blocks as soon as they are free; it would learn to keep those of up to 32 MiB."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(ctypes.c_int(-3), ctypes.c_int(BLOCK))  # M_MMAP_THRESHOLD of malloc.h
+
+
+def _return_memory() -> None:
+    """Give the memory of a module that is gone back to the system.
+
+    PyTorch's hooks tie it into cycles, and the allocator keeps what is free: either would leave a model's size in use.
+    """
+    gc.collect()
+    with suppress(OSError, AttributeError):  # only glibc has it, and only glibc needs it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def _fault_of(key: str) -> Iterator[None]:
+    """Make it a fault of that key that something does not fit the data, which nobody knew before they were loaded."""
+    try:
+        yield
+    except ValueError as error:
+        raise ScenarioError([Fault("scenario", 1, key, str(error))]) from error
+
+
+@contextmanager
+def _failure_of(work: str) -> Iterator[None]:
+    """Make any error in a user's or our model or algorithm one that says where the run failed."""
+    try:
+        yield
+    except Exception as error:
+        raise RunError(f"{work} failed: {type(error).__name__}: {error}") from error

@@ -122,14 +122,14 @@ class Rounds:
 
     async def _one_round(self) -> bool:
         """Return whether it closed with a new model."""
-        policy, started, lost = self._policy, self._clock.now(), 0
+        policy, lost = self._policy, 0
         if not self._open:
             await self._server.wait_for_idle(policy.quorum)
+        started = self._clock.now()
         cohort = self._ask()
-        self._emit(RoundStarted(at=self._clock.now(), round=self._round, cohort=cohort))
-        goal = min(policy.goal, self._count + len(self._open)) if policy.barrier else policy.goal
+        self._emit(RoundStarted(at=started, round=self._round, cohort=cohort))
         overdue = False
-        while self._open and self._count < goal and not (overdue and self._count >= policy.quorum):
+        while self._open and not self._has_enough(overdue):
             outcome = await self._next(math.inf if overdue else started + policy.deadline)
             if outcome is None:
                 overdue = True
@@ -142,9 +142,10 @@ class Rounds:
                 self._count += 1
             else:
                 lost += 1
-            if not policy.barrier and self._count < goal:
+            if not policy.barrier and not self._has_enough(overdue):
                 self._ask()
-        late = self._close()
+        late, gone = self._close()
+        lost += gone
         now = self._clock.now()
         if self._count < policy.quorum:
             reason = f"{self._count} updates, and nobody left to wait for"
@@ -155,6 +156,9 @@ class Rounds:
         )
         self._aggregate()
         return True
+
+    def _has_enough(self, overdue: bool) -> bool:
+        return self._count >= (self._policy.quorum if overdue else self._policy.goal)
 
     def _ask(self) -> tuple[ClientId, ...]:
         """Give tasks to as many idle clients as there is room for; return whom."""
@@ -176,11 +180,11 @@ class Rounds:
         except TimeoutError:
             return None
 
-    def _close(self) -> int:
-        """Settle with those who are not done; return how many there were."""
+    def _close(self) -> tuple[int, int]:
+        """Settle with those who are not done; return how many are late, and how many were lost just now."""
         if self._policy.late == "keep":
-            return 0
-        late = 0
+            return 0, 0
+        late = lost = 0
         # what lies in the inbox has come too late, and must not leak into the next round
         while not self._server.inbox.empty():
             outcome = self._server.inbox.get_nowait()
@@ -189,11 +193,13 @@ class Rounds:
                 if isinstance(outcome, Arrival):
                     self._server.answer(outcome, late=True)
                     late += 1
+                else:
+                    lost += 1
         for assignment in self._open:
             self._server.give_up(assignment, cancel=self._policy.late == "cancel")
         late += len(self._open)
         self._open.clear()
-        return late
+        return late, lost
 
     def _aggregate(self) -> None:
         rng = stream(self._seed, "aggregate", self._round)

@@ -57,6 +57,8 @@ class Assignment:
     round: int
     turn: int
     version: int
+    channel: EmulatedChannel
+    """To the client, as long as it stays."""
     state: Literal["open", "arrived", "concluded"] = "open"
     """The client works on it; its update is in the inbox; it was taken, refused or lost."""
     late: bool = False
@@ -115,9 +117,12 @@ class _Session:
     goodbye: str | None = None
     """Why the run is over, if the client was told that it is."""
 
+    gone: bool = False
+    """The connection has ended, and what was in progress is being settled."""
+
     @property
     def is_idle(self) -> bool:
-        return all(a.state != "open" or a.cancelled for a in self.work.values())
+        return not self.gone and all(a.state != "open" or a.cancelled for a in self.work.values())
 
 
 class Server:
@@ -142,7 +147,11 @@ class Server:
         self._scenario, self._parameters, self._seed = scenario, parameters, seed
         self._clock, self._emit = clock, emit
         self._sessions: dict[ClientId, _Session] = {}
+        self._turns: dict[ClientId, tuple[int, int]] = {}
+        """Round and turn of each client's last task: they go on if it leaves and comes back."""
         self._changed = asyncio.Event()
+        self._over: str | None = None
+        """Why the run is over, once it is: who joins now is sent away."""
 
     # --- what rounds asks for
 
@@ -160,11 +169,13 @@ class Server:
     def assign(self, view: ClientView, round: int, weights: Vector, extras: Extras) -> Assignment:
         """Give an idle client a task; its outcome comes to the inbox."""
         session = self._sessions[view.client]
-        turn = 1 + sum(a.round == round for a in session.work.values())
+        last, turns = self._turns.get(view.client, (round, 0))
+        turn = turns + 1 if last == round else 1
+        self._turns[view.client] = round, turn
         concluded = [key for key, a in session.work.items() if a.state == "concluded" and a.round != round]
         for key in concluded[:-REMEMBERED]:
             del session.work[key]
-        assignment = session.work[round, turn] = Assignment(view, round, turn, self.version)
+        assignment = session.work[round, turn] = Assignment(view, round, turn, self.version, session.channel)
         assignment.sending = session.tasks.create_task(self._send(session, assignment, weights, extras))
         return assignment
 
@@ -183,25 +194,32 @@ class Server:
     def give_up(self, assignment: Assignment, *, cancel: bool) -> None:
         """Go on without an open assignment: cancel it, or let the client finish and ignore what comes."""
         assignment.late = True
-        session = self._sessions[assignment.view.client]
         if cancel and not assignment.cancelled:
             assignment.cancelled = True
             if assignment.sending is not None:
                 assignment.sending.cancel()
-            session.channel.post(Message(pb.Cancel(assignment=assignment.name)))
+            assignment.channel.post(Message(pb.Cancel(assignment=assignment.name)))
 
     async def finish(self, reason: str) -> None:
         """Cancel all work, tell the clients that the run is over, and wait until they have left, but not for ever."""
+        while not self.inbox.empty():  # came, and no round took it
+            outcome = self.inbox.get_nowait()
+            if isinstance(outcome, Arrival):
+                self.answer(outcome, late=True)
         for session in self._sessions.values():
             for assignment in session.work.values():
                 if assignment.state == "open":
                     self.give_up(assignment, cancel=True)
-            session.goodbye = reason
-            session.channel.post(Message(pb.Goodbye(reason=reason)))
+            self._dismiss(session, reason)
+        self._over = reason
         with contextlib.suppress(TimeoutError):
             async with self._clock.timeout_at(self._clock.now() + PARTING):
                 while self._sessions:
                     await self._change()
+
+    def _dismiss(self, session: _Session, reason: str) -> None:
+        session.goodbye = reason
+        session.channel.post(Message(pb.Goodbye(reason=reason)))
 
     # --- what a connection brings
 
@@ -224,6 +242,8 @@ class Server:
                 await conversation.send(Message(pb.Welcome(client=client, scenario=self._scenario)))
                 self._emit(ClientJoined(at=self._clock.now(), client=client, group=group))
                 self._changed.set()
+                if self._over is not None:
+                    self._dismiss(session, self._over)
                 # no algorithm sends more than three vectors beside the delta
                 conversation.limit = 4 * self._parameters
                 while True:
@@ -233,12 +253,15 @@ class Server:
             except PeerError as error:
                 reason, refusal = str(error), error
             finally:
-                del self._sessions[client]
+                session.gone = True
+                sending = [a.sending for a in session.work.values() if a.sending is not None]
+                for task in sending:
+                    task.cancel()
+                await asyncio.gather(*sending, return_exceptions=True)  # the meters count what had left
                 for assignment in session.work.values():
-                    if assignment.sending is not None:
-                        assignment.sending.cancel()
                     if assignment.state == "open":
                         self._lose(assignment, "late" if assignment.late else f"client left: {reason}")
+                del self._sessions[client]
                 self._emit(ClientLeft(at=self._clock.now(), client=client, group=group, reason=reason))
                 self._changed.set()
         if refusal is not None:
@@ -272,20 +295,21 @@ class Server:
         name = header.assignment
         assignment = session.work.get((name.round, name.turn))
         if assignment is None:
+            if (name.round, name.turn) <= self._turns.get(session.seat.view.client, (0, 0)):
+                return  # long concluded, and forgotten
             raise PeerError(
                 "INVALID_ARGUMENT",
                 f"{type(header).__name__} for round {name.round}, turn {name.turn}, which this client was not given",
             )
+        if not assignment.receipt.done():  # whatever the client says of a task, it has it
+            assignment.receipt.set_result(None)
         match header:
-            case pb.Receipt():
-                if not assignment.receipt.done():
-                    assignment.receipt.set_result(None)
             case pb.Update():
                 assignment.attempt = name.attempt
                 assignment.up += wire_size(message)
                 if assignment.state == "open":
                     self._arrive(assignment, header, message)
-                elif assignment.answer is not None:  # it comes again, since the answer was lost
+                elif assignment.answer is not None:  # it comes again, since the answer was lost, or after all
                     self._reply(assignment)
             case pb.Abandoned() if assignment.state == "open":
                 assignment.up += header.sent
@@ -374,6 +398,7 @@ class Server:
             )
         )
         assignment.state = "concluded"
+        assignment.answer = pb.Answer(verdict=pb.Answer.VERDICT_LATE, reason=reason)  # should it come after all
         self.inbox.put_nowait(Loss(assignment))
         self._changed.set()
 
@@ -384,12 +409,11 @@ class Server:
         self._changed.set()
 
     def _reply(self, assignment: Assignment) -> None:
-        session = self._sessions.get(assignment.view.client)
-        if session is not None and assignment.answer is not None:
+        if assignment.answer is not None:
             answer = pb.Answer()
             answer.CopyFrom(assignment.answer)
             answer.assignment.CopyFrom(assignment.name)
-            session.channel.post(Message(answer))
+            assignment.channel.post(Message(answer))
 
     async def _change(self) -> None:
         self._changed.clear()

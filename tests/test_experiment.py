@@ -169,10 +169,11 @@ def test_a_failing_training_ends_the_run_and_leaves_a_valid_run_directory(scenar
         raise RunError("the graphics card is on fire")
 
     seen = []
-    with inline()() as compute, pytest.raises(RunError, match="^the graphics card is on fire$"):
+    with inline()() as compute, pytest.raises(RunError, match=r"^the graphics card is on fire$"):
         experiment.run(load(scenario).cells[0], Failing(compute), observers=[seen.append], out=tmp_path / "run")
     assert isinstance(seen[-1], RunFinished)
-    assert events(tmp_path / "run")[-1] == {"at": seen[-1].at, "event": "RunFinished", "reason": "failed", "time": 0.0}
+    last, at = events(tmp_path / "run")[-1], seen[-1].at
+    assert last == {"at": at, "event": "RunFinished", "reason": "failed", "time": at}
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["stopped_by"] == "failed"
     assert result["final"] is None
@@ -200,7 +201,7 @@ def test_the_time_of_stalled_rounds_follows_the_law_of_the_maximum(tmp_path: Pat
 
 def test_a_target_that_is_reached_ends_the_run(scenario: Path, tmp_path: Path) -> None:
     """Softmax regression is far beyond 50 % after a round or two of digits."""
-    result = play(scenario, tmp_path / "run", **{"stop": "{accuracy: 50%, rounds: 20}"})
+    result = play(scenario, tmp_path / "run", stop="{accuracy: 50%, rounds: 20}")
     assert result["stopped_by"] == "accuracy"
     assert result["target"]["reached"]
     assert result["target"]["time"] == result["final"]["time"] == result["emulated_seconds"]

@@ -1,14 +1,19 @@
 """Training in a thread of this process: nothing is copied, and one job runs at a time."""
 
-from collections.abc import Iterator
+import ctypes
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 
 from fedemu.compute._base import Compute, Job, Open, Recipe, Workshop
 from fedemu.types import State, Trained, Vector
+
+T = TypeVar("T")
 
 
 def inline() -> Open:
@@ -18,34 +23,57 @@ def inline() -> Open:
     def open() -> Iterator[Compute]:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        executor = ThreadPoolExecutor(1, thread_name_prefix="train")
+        thread = _Thread()
         try:
-            yield _Thread(executor)
+            yield thread
         finally:
-            executor.shutdown(cancel_futures=True)
+            thread.stop()
             torch.set_num_threads(threads)
 
     return open
 
 
+class _Stopped(BaseException):
+    """Raised in a job that nobody waits for any more."""
+
+
 class _Thread:
     workers = 1
 
-    def __init__(self, executor: ThreadPoolExecutor) -> None:
-        self._executor = executor
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="train")
         self._workshop = lru_cache(1)(_make)
+        self._ident = self._executor.submit(threading.get_ident).result()
+        self._busy = False
 
     def train(self, recipe: Recipe, job: Job) -> "Future[tuple[Trained, State]]":
-        return self._executor.submit(lambda: self._workshop(recipe).train(job))
+        return self._submit(lambda: self._workshop(recipe).train(job))
 
     def evaluate(self, recipe: Recipe, weights: Vector, part: int) -> "Future[tuple[int, float]]":
-        return self._executor.submit(lambda: self._workshop(recipe).evaluate(weights, part))
+        return self._submit(lambda: self._workshop(recipe).evaluate(weights, part))
 
     def warm(self, recipe: Recipe) -> "Future[None]":
         def make() -> None:
             self._workshop(recipe)
 
-        return self._executor.submit(make)
+        return self._submit(make)
+
+    def stop(self) -> None:
+        """Cancel the jobs that wait, and end the one that runs at its next line of Python."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        if self._busy:  # a thread cannot be killed, but an exception can be raised in it
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._ident), ctypes.py_object(_Stopped))
+        self._executor.shutdown()
+
+    def _submit(self, work: Callable[[], T]) -> "Future[T]":
+        def job() -> T:
+            self._busy = True
+            try:
+                return work()
+            finally:
+                self._busy = False
+
+        return self._executor.submit(job)
 
 
 def _make(recipe: Recipe) -> Workshop:

@@ -9,15 +9,19 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import torch
 from pydantic import Field
 
 from fedemu.compute._base import Compute, Job, Open, Recipe, Workshop
+from fedemu.errors import RunError
 from fedemu.types import ClientId, State, Trained, Vector
+
+T = TypeVar("T")
 
 Arrays: TypeAlias = Mapping[str, Any]
 """Named NumPy arrays."""
@@ -61,13 +65,19 @@ class _Processes:
     def train(self, recipe: Recipe, job: Job) -> "Future[tuple[Trained, State]]":
         # arrays, not tensors: torch would pickle a tensor by moving it to shared memory
         packed = (_arrays({"weights": job.weights})["weights"], _arrays(job.extras), _arrays(job.state))
-        return _then(self._executor.submit(_train, recipe, job.client, job.round, job.turn, *packed), _unpack)
+        return self._submit(_unpack, _train, recipe, job.client, job.round, job.turn, *packed)
 
     def evaluate(self, recipe: Recipe, weights: Vector, part: int) -> "Future[tuple[int, float]]":
-        return self._executor.submit(_evaluate, recipe, weights.numpy(), part)
+        return self._submit(_as_it_is, _evaluate, recipe, weights.numpy(), part)
 
     def warm(self, recipe: Recipe) -> "Future[None]":
-        return self._executor.submit(_warm, recipe)
+        return self._submit(_as_it_is, _warm, recipe)
+
+    def _submit(self, convert: Callable[[Any], T], work: Callable[..., Any], *arguments: Any) -> "Future[T]":
+        try:
+            return _then(self._executor.submit(work, *arguments), convert)
+        except BrokenProcessPool as error:
+            raise _died() from error
 
 
 def _start() -> None:
@@ -115,17 +125,28 @@ def _tensors(arrays: Arrays) -> dict[str, Vector]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _then(future: "Future[Any]", convert: Callable[[Any], Any]) -> "Future[Any]":
-    after: Future[Any] = Future()
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _died() -> RunError:
+    return RunError("a worker process died; if it ran out of memory, set compute.workers lower")
+
+
+def _then(future: "Future[Any]", convert: Callable[[Any], T]) -> "Future[T]":
+    after: Future[T] = Future()
 
     def done(before: "Future[Any]") -> None:
+        if before.cancelled():
+            after.cancel()
         if not after.set_running_or_notify_cancel():
             return
         error = before.exception()
         if error is not None:
-            after.set_exception(error)
+            after.set_exception(_died() if isinstance(error, BrokenProcessPool) else error)
         else:
             after.set_result(convert(before.result()))
 
     future.add_done_callback(done)
+    after.add_done_callback(lambda _: future.cancel())  # a job that nobody wants any more and that has not begun
     return after

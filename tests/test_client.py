@@ -1,0 +1,184 @@
+"""A client at its desk: what it remembers, how long it takes, and what it does when it is told to stop."""
+
+import math
+
+import pytest
+import torch
+
+from fedemu.clock import VirtualClock, run
+from fedemu.devices.lognormal import lognormal
+from fedemu.errors import PeerError
+from fedemu.links._base import Retry
+from fedemu.links.drop import drop
+from fedemu.types import Trained
+
+
+def counting(job):
+    """Remember how many updates were accepted; round 2's delta is what a test says."""
+    seen = job.state.get("seen", torch.zeros(1))
+    return Trained(torch.ones(3), 1, 1, 0.5), {"seen": seen + 1}
+
+
+def remembered(played, client="c/0"):
+    return [job.state["seen"].item() if job.state else 0 for job in played.jobs if job.client == client]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1])
+def test_memory_is_kept_from_round_to_round(toy, delay):
+    """Three accepted updates: 0, 1, 2 before each. The answer and the next task arrive at the same moment."""
+    link = {"up": toy.way(delay=delay), "down": toy.way(delay=delay)}
+    played = toy.play({"c/0": toy.Client(train=counting, **link)}, stop={"rounds": 3})
+    assert remembered(played) == [0, 1, 2]
+    assert not played.of("UpdateLost")
+
+
+@pytest.mark.parametrize("takes", [(2.0, 4.0, 2.0), (2.0, 2.9, 2.0)], ids=["cancelled", "late"])
+def test_an_update_that_comes_late_leaves_no_memory(toy, takes):
+    """Round 2 closes at 3 s without it, in training (4 s) or on its way (2.9 + 0.5 s): round 3 still remembers 1."""
+    clients = {"c/0": toy.Client(train=counting, takes=takes, up=toy.way(delay=0.5)), "c/1": toy.Client()}
+    played = toy.play(clients, policy={"deadline": 3.0}, stop={"rounds": 3})
+    assert remembered(played) == [0, 1, 1]
+    assert played.the("UpdateLost").round == 2
+
+
+def test_an_update_that_is_refused_leaves_no_memory(toy):
+    """Round 2's delta is not a number."""
+
+    def train(job):
+        trained, state = counting(job)
+        return (trained._replace(delta=trained.delta * math.nan) if job.round == 2 else trained), state
+
+    played = toy.play({"c/0": toy.Client(train=train), "c/1": toy.Client()}, stop={"rounds": 3})
+    assert remembered(played) == [0, 1, 1]
+    assert played.the("UpdateRejected").round == 2
+
+
+def test_an_update_whose_answers_are_lost_leaves_no_memory(toy):
+    """The server took it, but the client cannot know: it tries twice and gives up. Both know what they can."""
+    lossy = toy.way(after=[("drop", drop(response=1.0))])
+    client = toy.Client(train=counting, down=lossy, retry=Retry(attempts=2, timeout=0.25, backoff=0.125))
+    clients = {"c/0": client, "c/1": toy.Client(takes=(5.0,))}
+    played = toy.play(clients, stop={"rounds": 2})
+    assert remembered(played) == [0, 0]
+    assert len(played.of("UpdateSent", client="c/0", round=1)) == 2
+    assert len(played.of("UpdateReceived", client="c/0")) == 2  # one a round
+
+
+def test_training_takes_its_device_time_anew_each_round_or_once_and_for_all(toy):
+    """A lognormal device: `round` draws three times, `client` once, and two clients draw each for itself."""
+    for draw, different in [("round", 3), ("client", 1)]:
+        device = lognormal(per_example=1.0, sigma=0.5, draw=draw)
+        clients = {"c/0": toy.Client(takes=device), "c/1": toy.Client(takes=device)}
+        played = toy.play(clients, stop={"rounds": 3})
+        durations = [[e.duration for e in played.of("TrainingFinished", client=c)] for c in clients]
+        assert [len({round(d, 6) for d in ds}) for ds in durations] == [different, different]
+        assert durations[0][0] != durations[1][0]
+
+
+def test_a_task_that_comes_twice_is_trained_once(toy):
+    """The receipt is lost, so that the task comes again after 0.5 s and its wait; training takes 5 s."""
+    up = toy.way(after=[("lost", lambda packet, _: None if packet.role == "response" else packet)])
+    client = toy.Client(takes=(5.0,), up=up, retry=Retry(attempts=3, timeout=0.5, backoff=0.5))
+    played = toy.play({"c/0": client, "c/1": toy.Client()})
+    assert len(played.of("TaskSent", client="c/0")) == 3
+    assert len(played.of("TaskReceived", client="c/0")) == 1
+    assert [job.client for job in played.jobs].count("c/0") == 1
+
+
+def test_a_goodbye_ends_training_and_the_client_leaves(toy):
+    """The run is over at 2.5 s, in mid-training; the client hears of it at 2.75 s, the server of that at 3 s."""
+    client = toy.Client(takes=(1.0, 9.0), up=toy.way(delay=0.25), down=toy.way(delay=0.25))
+    played = toy.play({"c/0": client}, stop={"time": 2.5})
+    assert played.ends == {"c/0": None}
+    assert played.the("UpdateLost").at == 3.0
+    left = played.the("ClientLeft")
+    assert (left.at, left.reason) == (3.0, "the run is over")
+
+
+class Line:
+    """A connection to a client on which all messages lie ready."""
+
+    def __init__(self, *messages):
+        self.coming, self.posted = list(messages), []
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        pass
+
+    async def receive(self):
+        return self.coming.pop(0)
+
+    def post(self, message):
+        self.posted.append(message.header)
+
+    async def drain(self):
+        pass
+
+    async def aclose(self):
+        pass
+
+
+def test_a_cancel_before_training_has_begun_is_answered(toy):
+    """Task, cancel and goodbye lie ready: nothing is trained, and the server is told that nothing will come."""
+    pb, name = toy.pb, toy.pb.Assignment(round=1, turn=1, attempt=1)
+    task = toy.Message(pb.Task(assignment=name), {"model": torch.zeros(3)})
+    line = Line(task, toy.Message(pb.Cancel(assignment=name)), toy.Message(pb.Goodbye()))
+
+    async def main():
+        federation = toy.Federation({"c/0": toy.Client()}, VirtualClock())
+        await federation.participant("c/0").run(line)
+        return federation
+
+    federation = run(main(), virtual=True)
+    assert line.posted == [pb.Receipt(assignment=name), pb.Abandoned(assignment=name, reason="cancelled")]
+    assert not federation.jobs
+
+
+def test_a_cancel_for_a_task_that_never_came_is_answered(toy):
+    """The task was lost on its way: the cancel alone arrives."""
+    pb, name = toy.pb, toy.pb.Assignment(round=3, turn=1, attempt=1)
+    line = Line(toy.Message(pb.Cancel(assignment=name)), toy.Message(pb.Goodbye()))
+
+    async def main():
+        await toy.Federation({"c/0": toy.Client()}, VirtualClock()).participant("c/0").run(line)
+
+    run(main(), virtual=True)
+    assert line.posted == [pb.Abandoned(assignment=name, reason="cancelled")]
+
+
+def test_what_only_a_server_may_get_ends_the_connection(toy):
+    """A Hello to a client that has joined."""
+    line = Line(toy.Message(toy.pb.Hello()))
+
+    async def main():
+        await toy.Federation({"c/0": toy.Client()}, VirtualClock()).participant("c/0").run(line)
+
+    with pytest.raises(PeerError, match="Hello to a client that has joined"):
+        run(main(), virtual=True)
+
+
+def test_a_cancel_while_the_answer_is_under_way_changes_nothing(toy):
+    """The update arrives at 2.5 s, half a second before the close; its answer is 1 s on the way."""
+    client = toy.Client(train=counting, takes=(0.5,), up=toy.way(delay=1.0), down=toy.way(delay=1.0))
+    played = toy.play({"c/0": client, "c/1": toy.Client(takes=(9.0,))}, policy={"deadline": 3.0}, stop={"rounds": 2})
+    assert remembered(played) == [0, 1]
+    assert [e.client for e in played.of("UpdateLost")] == ["c/1", "c/1"]
+
+
+def test_a_cancel_after_all_is_done_changes_nothing(toy):
+    """By hand: the cancel of a round that was answered is answered, and the next round goes its way."""
+    out = []
+
+    async def server(federation, rejoin):
+        await federation.clock.sleep_until(1.5)
+        session = federation.server._sessions["c/0"]
+        session.channel.post(toy.Message(toy.pb.Cancel(assignment=toy.pb.Assignment(round=1, turn=1, attempt=1))))
+        out.append(federation.clock.now())
+
+    clients = {"c/0": toy.Client(train=counting), "c/1": toy.Client(takes=(2.0,))}
+    played = toy.play(clients, stop={"rounds": 2}, meanwhile=server)
+    assert out == [1.5]
+    assert remembered(played) == [0, 1]
+    assert not played.of("UpdateLost")

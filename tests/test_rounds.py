@@ -1,0 +1,360 @@
+"""The round loop on the virtual clock: times and models by hand, exact."""
+
+import pytest
+import torch
+
+from fedemu.links.stall import stall
+
+
+def test_a_synchronous_round_takes_as_long_as_its_slowest_client(toy):
+    """1 s, 2 s and 3 s of training: 3 s a round, 6 s for two."""
+    clients = {f"c/{i}": toy.Client(takes=(i + 1.0,)) for i in range(3)}
+    played = toy.play(clients, stop={"rounds": 2})
+    assert played.at("RoundClosed") == [3.0, 6.0]
+    assert [e.duration for e in played.of("RoundClosed")] == [3.0, 3.0]
+    assert (played.reason, played.end) == ("rounds", 6.0)
+
+
+def test_the_new_model_is_the_mean_by_examples(toy):
+    """1 example says (4, 0, 8), 3 say (0, 4, 0): their mean is (1, 3, 2)."""
+    clients = {"c/0": toy.Client((4.0, 0.0, 8.0), examples=1), "c/1": toy.Client((0.0, 4.0, 0.0), examples=3)}
+    assert toy.play(clients).weights == [1.0, 3.0, 2.0]
+
+
+# --- the deadline
+
+
+def with_straggler(toy, *, policy=None, late="cancel", **straggler):
+    """A client that needs 1 s and one as given; the round closes at 3 s without the second."""
+    clients = {"c/0": toy.Client((1.0, 1.0, 1.0)), "c/1": toy.Client((9.0, 9.0, 9.0), **straggler)}
+    return toy.play(clients, policy={"deadline": 3.0, "late": late, **(policy or {})})
+
+
+def test_a_deadline_closes_the_round_without_the_straggler(toy):
+    """The straggler would need 10 s; its whole task crossed and is wasted, and it never finishes training."""
+    played = with_straggler(toy, takes=(10.0,))
+    closed = played.the("RoundClosed")
+    assert (closed.at, closed.aggregated, closed.late, closed.lost) == (3.0, 1, 1, 0)
+    assert played.weights == [1.0, 1.0, 1.0]
+    lost = played.the("UpdateLost")
+    assert (lost.client, lost.at, lost.reason) == ("c/1", 3.0, "late")
+    assert (lost.wasted, lost.unsent_down, lost.unsent_up) == (played.the("TaskSent", client="c/1").bytes, 0, 0)
+    assert not played.of("TrainingFinished", client="c/1")
+
+
+def test_a_download_that_is_cut_off_wastes_what_had_crossed(toy):
+    """10 bytes a second for 3 s: 30 bytes are wasted, the rest of the task was never sent, and nothing was trained."""
+    played = with_straggler(toy, down=toy.way(rate=80.0))
+    size, lost = played.the("TaskSent", client="c/1").bytes, played.the("UpdateLost")
+    assert (lost.at, lost.reason, lost.wasted, lost.unsent_down, lost.unsent_up) == (3.0, "late", 30, size - 30, 0)
+    assert not played.of("TaskReceived", client="c/1")
+
+
+def test_an_upload_that_is_cut_off_wastes_what_had_crossed(toy):
+    """Trained at 1 s, 10 bytes a second until 3 s: 20 bytes of update, and the whole task."""
+    played = with_straggler(toy, up=toy.way(rate=80.0))
+    task, lost = played.the("TaskSent", client="c/1").bytes, played.the("UpdateLost")
+    update = played.the("UpdateSent", client="c/1").bytes
+    assert (lost.at, lost.wasted, lost.unsent_down, lost.unsent_up) == (3.0, task + 20, 0, update - 20)
+
+
+def test_an_upload_goes_on_until_the_cancel_has_reached_its_sender(toy):
+    """0.5 s later the task comes and the cancel too: from 1.5 s to 3.5 s, 20 bytes; 0.25 s up: known at 3.75 s."""
+    played = with_straggler(toy, up=toy.way(rate=80.0, delay=0.25), down=toy.way(delay=0.5))
+    task, lost = played.the("TaskSent", client="c/1").bytes, played.the("UpdateLost")
+    update = played.the("UpdateSent", client="c/1").bytes
+    assert (lost.at, lost.wasted, lost.unsent_up) == (3.75, task + 20, update - 20)
+
+
+def test_an_update_that_is_stalled_at_the_close_was_never_sent(toy):
+    """Trained at 1 s, stalled until 5 s: at 3 s no byte of the update has left."""
+    played = with_straggler(toy, up=toy.way(before=[("stall", stall(probability=1.0, duration=4.0))]))
+    lost = played.the("UpdateLost")
+    assert lost.unsent_up == played.the("UpdateSent", client="c/1").bytes
+    assert lost.wasted == played.the("TaskSent", client="c/1").bytes
+
+
+def test_an_update_that_is_under_way_at_the_close_is_received_late(toy):
+    """Sent at 1 s, 5 s of delay: all of it crossed the link for nothing, and at 6 s the server knows."""
+    played = with_straggler(toy, up=toy.way(delay=5.0))
+    size = played.the("TaskSent", client="c/1").bytes + played.the("UpdateSent", client="c/1").bytes
+    assert played.at("UpdateReceived", client="c/1") == [6.0]
+    lost = played.the("UpdateLost")
+    assert (lost.at, lost.reason, lost.wasted, lost.unsent_down, lost.unsent_up) == (6.0, "late", size, 0, 0)
+
+
+def test_a_cancel_that_catches_up_with_its_task_is_answered(toy):
+    """The task and the cancel arrive together at 10 s: 7 s of delay for the one, 10 s for the other, in order."""
+    delays = iter([10.0, 7.0, 7.0])
+
+    def slow(packet, rng):
+        return packet._replace(at=packet.at + next(delays))
+
+    played = with_straggler(toy, down=toy.way(after=[("slow", slow)]))
+    lost = played.the("UpdateLost")
+    assert (lost.at, lost.reason) == (10.0, "late")
+    assert not played.of("TrainingFinished", client="c/1")
+
+
+def test_an_update_at_the_moment_of_the_close_does_not_leak_into_the_next_round(toy):
+    """The straggler's update of round 1 comes at exactly 3 s: round 2 has its own two updates, and no third."""
+    clients = {"c/0": toy.Client((1.0, 0.0, 0.0)), "c/1": toy.Client((5.0, 0.0, 0.0), takes=(3.0, 1.0))}
+    played = toy.play(clients, policy={"deadline": 3.0}, stop={"rounds": 2}, every=1)
+    assert [(e.at, e.aggregated, e.late) for e in played.of("RoundClosed")] == [(3.0, 1, 1), (4.0, 2, 0)]
+    assert played.models == [[1.0, 0.0, 0.0], [4.0, 0.0, 0.0]]
+    assert [(e.round, e.at) for e in played.of("UpdateLost")] == [(1, 3.0)]
+
+
+def test_a_deadline_off_the_nanosecond_grid_closes_the_round(toy):
+    """A third of a second is no whole number of nanoseconds; a round once waited for ever for a moment in between."""
+    played = toy.play({"c/0": toy.Client(takes=(0.1,)), "c/1": toy.Client()}, policy={"deadline": 1 / 3})
+    assert played.the("RoundClosed").at == 0.333333333
+
+
+def test_a_round_below_its_quorum_goes_on_until_it_is_there(toy):
+    """2 of 4 are asked for; at the deadline of 1.5 s one is there, at 2 s two are."""
+    clients = {f"c/{i}": toy.Client(takes=(i + 1.0,)) for i in range(4)}
+    played = toy.play(clients, policy={"deadline": 1.5, "quorum": 2})
+    closed = played.the("RoundClosed")
+    assert (closed.at, closed.aggregated, closed.late) == (2.0, 2, 2)
+
+
+def test_a_round_closes_at_its_goal_although_more_were_asked(toy):
+    """Over-selection: 2 of 3 updates are wanted, and there at 2 s."""
+    clients = {f"c/{i}": toy.Client(takes=(i + 1.0,)) for i in range(3)}
+    closed = toy.play(clients, policy={"goal": 2}).the("RoundClosed")
+    assert (closed.at, closed.aggregated, closed.late) == (2.0, 2, 1)
+
+
+# --- those who are late
+
+
+def test_dropped_clients_finish_are_ignored_and_are_busy_until_then(toy):
+    """The straggler needs 5 s, rounds close at 3 s and then each second; it is asked again in the round after 5 s."""
+    clients = {"c/0": toy.Client((1.0, 0.0, 0.0)), "c/1": toy.Client((7.0, 0.0, 0.0), takes=(5.0, 1.0))}
+    played = toy.play(clients, policy={"deadline": 3.0, "late": "drop"}, stop={"rounds": 4}, every=1)
+    assert played.at("RoundClosed") == [3.0, 4.0, 5.0, 6.0]
+    assert [e.round for e in played.of("TaskSent", client="c/1")] == [1, 4]
+    assert [(e.round, e.at, e.reason) for e in played.of("UpdateLost")] == [(1, 5.0, "late")]
+    assert [w for w, _, _ in played.models] == [1.0, 2.0, 3.0, 7.0]  # +1, +1, +1, +(1 + 7) / 2
+
+
+def test_kept_updates_are_used_in_a_later_round_with_their_staleness(toy):
+    """The straggler's update of round 1 comes at 3.5 s, in round 2, which started with version 1: staleness 1."""
+    clients = {"c/0": toy.Client((1.0, 0.0, 0.0)), "c/1": toy.Client((7.0, 0.0, 0.0), takes=(3.5,))}
+    played = toy.play(clients, policy={"deadline": 3.0, "late": "keep"}, stop={"rounds": 2}, every=1)
+    assert [(e.at, e.aggregated, e.late) for e in played.of("RoundClosed")] == [(3.0, 1, 0), (4.0, 2, 0)]
+    assert [(e.client, e.round, e.staleness) for e in played.of("UpdateReceived")] == [
+        ("c/0", 1, 0),
+        ("c/1", 1, 1),
+        ("c/0", 2, 0),
+    ]
+    assert played.models == [[1.0, 0.0, 0.0], [5.0, 0.0, 0.0]]
+
+
+# --- rounds that fail
+
+
+def test_a_round_with_nobody_left_fails_and_what_had_come_counts_for_the_next(toy):
+    """Quorum 2; c/1 leaves at 2 s and is back at 5 s: round 2 starts then, wants 2, and has c/0's first already."""
+    clients = {"c/0": toy.Client((2.0, 0.0, 0.0)), "c/1": toy.Client((4.0, 0.0, 0.0), takes=(3.0,))}
+
+    async def leave_and_return(federation, rejoin):
+        await federation.clock.sleep_until(2.0)
+        await federation.conversations["c/1"].aclose()
+        await federation.clock.sleep_until(5.0)
+        rejoin("c/1")
+
+    played = toy.play(clients, policy={"quorum": 2}, stop={"rounds": 2}, meanwhile=leave_and_return)
+    failed, closed = played.the("RoundFailed"), played.the("RoundClosed")
+    assert (failed.at, failed.round) == (2.0, 1)
+    assert (failed.reason) == "1 updates, and nobody left to wait for"
+    assert (closed.round, closed.at, closed.aggregated) == (2, 6.0, 2)  # c/0 again after 1 s
+    assert played.weights == [2.0, 0.0, 0.0]
+    lost = played.of("UpdateLost")[0]
+    assert (lost.client, lost.reason) == ("c/1", "client left: the other end closed the connection")
+
+
+def test_a_round_counts_from_when_its_clients_are_there(toy):
+    """The only client is away from 0.5 s to 10 s; the deadline of 3 s is not over before its round has begun."""
+
+    async def leave_and_return(federation, rejoin):
+        await federation.clock.sleep_until(0.5)
+        await federation.conversations["c/0"].aclose()
+        await federation.clock.sleep_until(10.0)
+        rejoin("c/0")
+
+    played = toy.play({"c/0": toy.Client()}, policy={"deadline": 3.0}, stop={"rounds": 2}, meanwhile=leave_and_return)
+    assert played.at("RoundStarted") == [0.0, 10.0]
+    closed = played.the("RoundClosed")
+    assert (closed.at, closed.duration) == (11.0, 1.0)
+
+
+def test_what_is_lost_at_the_moment_of_the_close_is_lost_and_not_late(toy):
+    """Two updates come at once and one closes the round; the other was refused, and is counted although none waits."""
+
+    def answering(numbers):
+        async def script(conversation):
+            while not isinstance((message := await conversation.receive()).header, toy.pb.Goodbye):
+                if isinstance(message.header, toy.pb.Task):
+                    update = toy.pb.Update(assignment=message.header.assignment, num_examples=1)
+                    await conversation.send(toy.Message(update, {"delta": torch.ones(numbers)}))
+
+        return toy.Client(script=script)
+
+    played = toy.play({"c/0": answering(3), "c/1": answering(2)}, policy={"goal": 1})
+    closed = played.the("RoundClosed")
+    assert (closed.aggregated, closed.late, closed.lost) == (1, 0, 1)
+
+
+def test_a_client_that_comes_back_within_a_round_gets_its_next_turn(toy):
+    """No barrier, goal 3: c/1 leaves at 0.5 s and is back at 1.25 s, when c/0's first update has made no model yet."""
+
+    async def leave_and_return(federation, rejoin):
+        await federation.clock.sleep_until(0.5)
+        await federation.conversations["c/1"].aclose()
+        await federation.clock.sleep_until(1.25)
+        rejoin("c/1")
+
+    played = toy.play(
+        {"c/0": toy.Client(), "c/1": toy.Client()},
+        policy={"goal": 3, "barrier": False, "late": "keep"},
+        meanwhile=leave_and_return,
+    )
+    assert [(job.round, job.turn) for job in played.jobs if job.client == "c/1"] == [(1, 1), (1, 2)]
+
+
+# --- no barrier
+
+
+def test_without_a_barrier_each_update_makes_a_model_and_room_for_its_client(toy):
+    """FedAsync, 1 s and 2.5 s: at 2.5 s two versions were made since c/1 started; at 3 s one since c/0 did."""
+    clients = {"c/0": toy.Client(takes=(1.0,)), "c/1": toy.Client(takes=(2.5,))}
+    policy = {"goal": 1, "barrier": False, "late": "keep"}
+    played = toy.play(clients, policy=policy, stop={"rounds": 5})
+    assert played.at("RoundClosed") == [1.0, 2.0, 2.5, 3.0, 4.0]
+    assert [(e.client, e.at, e.staleness) for e in played.of("UpdateReceived")] == [
+        ("c/0", 1.0, 0),
+        ("c/0", 2.0, 0),
+        ("c/1", 2.5, 2),
+        ("c/0", 3.0, 1),
+        ("c/0", 4.0, 0),
+    ]
+
+
+def test_a_buffer_of_two_makes_a_model_of_every_second_update(toy):
+    """FedBuff, 1 s and 2.25 s. c/0 at 1, 2 s: version 1. c/1 at 2.25 (stale 1), c/0 at 3 s (0): version 2."""
+    clients = {"c/0": toy.Client((1.0, 0.0, 0.0)), "c/1": toy.Client((5.0, 0.0, 0.0), takes=(2.25,))}
+    policy = {"goal": 2, "barrier": False, "late": "keep"}
+    played = toy.play(clients, policy=policy, stop={"rounds": 2}, every=1)
+    assert played.at("RoundClosed") == [2.0, 3.0]
+    assert [e.staleness for e in played.of("UpdateReceived")] == [0, 0, 1, 0]
+    assert played.models == [[1.0, 0.0, 0.0], [4.0, 0.0, 0.0]]  # (1 + 1) / 2, then (5 + 1) / 2
+    assert [(e.round, e.at) for e in played.of("TaskSent", client="c/0")] == [(1, 0.0), (1, 1.0), (2, 2.0)]
+
+
+@pytest.mark.parametrize("goal", [1, 2])
+def test_no_more_than_the_concurrency_are_at_work(toy, goal):
+    """Four clients, three of them at once: a task opens, an update or a loss closes."""
+    clients = {f"c/{i}": toy.Client(takes=(1.0 + 0.3 * i,)) for i in range(4)}
+    policy = {"concurrency": 3, "goal": goal, "barrier": False, "late": "keep"}
+    played = toy.play(clients, policy=policy, stop={"rounds": 8})
+    at_work, most = 0, 0
+    for event in played.events:
+        at_work += {"TaskSent": 1, "UpdateReceived": -1, "UpdateLost": -1}.get(type(event).__name__, 0)
+        most = max(most, at_work)
+    assert most == 3
+
+
+def test_a_round_that_closes_gives_out_no_more_tasks(toy):
+    """Overdue at 1.5 s, one update at 2 s is enough: c/0 is asked again in round 2, and not just before in round 1."""
+    clients = {"c/0": toy.Client(takes=(2.0,)), "c/1": toy.Client(takes=(3.0,))}
+    policy = {"goal": 2, "barrier": False, "deadline": 1.5, "late": "keep"}
+    played = toy.play(clients, policy=policy, stop={"rounds": 2})
+    assert played.at("RoundClosed") == [2.0, 3.5]
+    assert [(e.round, e.version) for e in played.of("TaskSent", client="c/0")] == [(1, 0), (2, 1)]
+
+
+def test_updates_that_nobody_took_before_the_end_are_late(toy):
+    """Goal 1, and both come at 1 s: the first ends the run, the second was for nothing; its task has an outcome too."""
+    clients = {"c/0": toy.Client(), "c/1": toy.Client()}
+    played = toy.play(clients, policy={"goal": 1, "barrier": False, "late": "keep"})
+    assert [(e.client, e.reason) for e in played.of("UpdateLost")] == [("c/1", "late")]
+
+
+# --- the end
+
+
+def test_a_run_stops_when_it_reaches_its_accuracy(toy):
+    """1/10 a round: 0.3 after the third of at most ten."""
+    played = toy.play(
+        {"c/0": toy.Client()}, stop={"accuracy": 0.25, "rounds": 10}, every=1, accuracy=lambda w: w[0] / 10
+    )
+    reached = played.the("TargetReached")
+    assert (played.reason, played.end, reached.round, reached.at) == ("accuracy", 3.0, 3, 3.0)
+    assert [e.accuracy for e in played.of("Evaluated")] == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_a_run_stops_in_mid_round_when_its_time_is_over(toy):
+    """2.5 s for rounds of 1 s: two close, the third is cut off, its client is late."""
+    played = toy.play({"c/0": toy.Client()}, stop={"time": 2.5})
+    assert (played.reason, played.end) == ("time", 2.5)
+    assert played.at("RoundClosed") == [1.0, 2.0]
+    assert [(e.round, e.at, e.reason) for e in played.of("UpdateLost")] == [(3, 2.5, "late")]
+    assert played.models == [[2.0, 0.0, 0.0]]
+
+
+def test_what_comes_when_the_time_is_over_is_too_late(toy):
+    """2 s for rounds of 1 s: the second would close at this very moment, and does not."""
+    played = toy.play({"c/0": toy.Client()}, stop={"time": 2.0})
+    assert (played.reason, played.end) == ("time", 2.0)
+    assert played.at("RoundClosed") == [1.0]
+    assert played.weights == [1.0, 0.0, 0.0]
+
+
+def test_the_deadline_and_the_end_of_the_run_at_once_end_the_run(toy):
+    """Both at 2 s."""
+    played = toy.play({"c/0": toy.Client(takes=(5.0,))}, policy={"deadline": 2.0}, stop={"time": 2.0})
+    assert (played.reason, played.end) == ("time", 2.0)
+
+
+def test_models_are_evaluated_every_so_many_rounds_and_at_the_end(toy):
+    """Every 2 of 5: rounds 2 and 4, and the last model; of 4, the last is not evaluated twice."""
+    for rounds, expected in [(5, [2, 4, 5]), (4, [2, 4])]:
+        played = toy.play({"c/0": toy.Client()}, stop={"rounds": rounds}, every=2)
+        assert [e.round for e in played.of("Evaluated")] == expected
+
+
+# --- the log
+
+
+def misbehaving(toy, probability, *, seed=1, deadline=6.0):
+    """4 clients with jitter and stalls of 10 s."""
+
+    def client(i):
+        up = toy.way(
+            delay=0.2, jitter=0.1, rate=4000.0, before=[("stall", stall(probability=probability, duration=10.0))]
+        )
+        return toy.Client(takes=(1.0 + i,), up=up, down=toy.way(delay=0.3, jitter=0.2, rate=4000.0))
+
+    clients = {f"c/{i}": client(i) for i in range(4)}
+    return toy.play(clients, policy={"deadline": deadline}, stop={"rounds": 12}, seed=seed)
+
+
+def test_the_same_seed_gives_the_same_lines(toy):
+    """Byte for byte; another seed gives others, so that the comparison can fail."""
+    assert misbehaving(toy, 0.5).lines == misbehaving(toy, 0.5).lines
+    assert misbehaving(toy, 0.5).lines != misbehaving(toy, 0.5, seed=2).lines
+
+
+def test_who_is_stalled_seldom_is_stalled_often_too(toy):
+    """One uniform draw a client and round, whatever the probability: stalls at 20 % are a part of those at 80 %."""
+
+    def stalled(probability):
+        played = misbehaving(toy, probability, deadline=float("inf"))
+        left = {(e.client, e.round): e.at for e in played.of("UpdateSent")}
+        return {key for e in played.of("UpdateReceived") if e.at > left[key := (e.client, e.round)] + 10}
+
+    few, many = stalled(0.2), stalled(0.8)
+    assert few < many
+    assert 0 < len(few) < 24 < len(many)  # of 48

@@ -1,0 +1,80 @@
+"""What a person reads when a run is over."""
+
+from fedemu.summary import of_grid, of_run
+
+
+def result(**changes):
+    """The result of a run that reached its target, with some keys different."""
+    reached = {"accuracy": 0.6, "reached": True, "time": 185.0, "round": 4, "updates": 8, "bytes": {"up": 1, "down": 1}}
+    return {
+        "name": "small",
+        "seed": 3,
+        "clock": "virtual",
+        "transport": "memory",
+        "target": reached,
+        "stopped_by": "accuracy",
+        "final": {"accuracy": 0.6123, "loss": 1.0, "round": 4, "time": 185.0},
+        "emulated_seconds": 185.0,
+        "wall_seconds": 2.5,
+        "bytes": {"up": 1_500_000, "down": 2_500_000, "wasted": 999},
+        "updates": {"aggregated": 8, "late": 1, "lost": 2, "rejected": 0},
+        "calls": {"sent": 22, "retried": 3, "failed": 0},
+        "digest": "abc",
+        **changes,
+    }
+
+
+def test_a_runs_summary_has_a_line_for_each_number() -> None:
+    """Every number of the result above, with its unit."""
+    assert of_run(result()).splitlines() == [
+        "small, seed 3, virtual clock over memory",
+        "  target         60 % accuracy, reached after 3min 05s of emulated time, in round 4",
+        "  accuracy       61.23 % at the end, in round 4",
+        "  emulated time  185.000 s (3min 05s), computed in 2.5s",
+        "  traffic        1.5MB up, 2.5MB down, 999B of it wasted",
+        "  updates        8 aggregated, 1 late, 2 lost, 0 rejected; 3 calls retried",
+        "  digest         abc",
+    ]
+
+
+def test_a_target_that_was_missed_says_what_stopped_the_run() -> None:
+    """Censored: no time is printed as if it were the answer."""
+    missed = {**result()["target"], "reached": False}
+    line = of_run(result(target=missed, stopped_by="rounds")).splitlines()[1]
+    assert line == "  target         60 % accuracy, not reached; the run was stopped by rounds"
+
+
+def test_what_is_not_known_has_no_line() -> None:
+    """No target was set, and nothing was evaluated."""
+    labels = [line.split("  ")[1] for line in of_run(result(target=None, final=None)).splitlines()[1:]]
+    assert labels == ["emulated time", "traffic", "updates", "digest"]
+
+
+def grid(*times, axis="rounds.deadline", value="10s"):
+    """Runs at one point of a grid; None is a target that was missed at 500 s."""
+    for time in times:
+        target = {"accuracy": 0.6, "reached": time is not None, "time": time or 500.0}
+        yield {axis: value}, result(target=target, emulated_seconds=target["time"])
+
+
+def test_a_grid_has_a_row_for_each_point_over_its_seeds() -> None:
+    """The median of 1, 2 and 9 s is 2 s; accuracy and megabytes are means."""
+    head, row, other = of_grid(["rounds.deadline"], [*grid(1.0, 9.0, 2.0), *grid(4.0, value="60s")]).splitlines()
+    assert head.split("  ")[0] == "rounds.deadline"
+    assert row.split() == ["10s", "3", "2.000", "s", "2.000", "s", "61.23", "%", "1.500"]
+    assert other.split() == ["60s", "1", "4.000", "s", "4.000", "s", "61.23", "%", "1.500"]
+    assert len(head) == len(row) == len(other)
+
+
+def test_a_run_that_missed_its_target_took_longer_than_all_that_reached_it() -> None:
+    """Of 1 s, 3 s and a miss the median is 3 s; where most missed, there is none, though they stopped at 500 s."""
+    rows = of_grid(["rounds.deadline"], grid(1.0, None, 3.0)).splitlines()
+    assert "3.000 s (1 of 3 missed)" in rows[1]
+    rows = of_grid(["rounds.deadline"], grid(1.0, None, None)).splitlines()
+    assert "not reached (2 of 3 missed)" in rows[1]
+
+
+def test_a_grid_without_a_target_or_an_accuracy_shows_dashes() -> None:
+    """Nothing is made up."""
+    row = of_grid([], [({}, result(target=None, final=None))]).splitlines()[1]
+    assert row.split() == ["1", "185.000", "s", "-", "-", "1.500"]

@@ -1,0 +1,160 @@
+"""From the keys of a scenario to the links between its clients and its server, and the time of a round by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedemu import experiment
+from fedemu.clock import RealClock
+from fedemu.compute.inline import inline
+from fedemu.learning import Recipe
+from fedemu.links.tcp.none import none
+from fedemu.net._pb import federation_pb2 as pb
+from fedemu.net.messages import Message, wire_size
+from fedemu.scenario import load
+from fedemu.world import World
+
+SCENARIO = """\
+name: world
+dataset: {{kind: digits, examples: 100}}
+partition: {{kind: iid}}
+model: {{kind: softmax}}
+strategy: {{kind: fedavg}}
+clients:
+  phones:
+    count: {count}
+    device: {{kind: constant, per_example: 10ms}}
+    link: {link}
+server: {{link: {server}}}
+stop: {{rounds: {rounds}}}
+"""
+
+ASSIGNMENT = pb.Assignment(round=1, turn=1, attempt=1)
+MODEL = torch.zeros(650)
+"""Softmax regression on 64 pixels and 10 classes: 650 numbers."""
+DOWN = wire_size(Message(pb.Task(assignment=ASSIGNMENT, version=0), {"model": MODEL}))
+_UPDATE = pb.Update(assignment=ASSIGNMENT, version=0, num_examples=100, num_steps=4, train_loss=1.0)
+UP = wire_size(Message(_UPDATE, {"delta": MODEL}))
+TRAINING = 100 * 10e-3
+
+
+def cell(tmp_path: Path, *, link="{}", server="{}", count=1, rounds=1):
+    path = tmp_path / "world.yaml"
+    path.write_text(SCENARIO.format(link=link, server=server, count=count, rounds=rounds))
+    return load(path).cells[0]
+
+
+def seconds(tmp_path: Path, **keys) -> float:
+    """Return how long a run takes."""
+    with inline()() as compute:
+        return experiment.run(cell(tmp_path, **keys), compute)["emulated_seconds"]
+
+
+@pytest.fixture
+def paths(tmp_path: Path):
+    """Gives the two paths of the first client, as the world makes them, by direction."""
+
+    def build(*, apart=False, **keys):
+        scenario = cell(tmp_path, **keys)
+        world = World(scenario.scenario, Recipe(json.dumps(scenario.resolved))(), RealClock(), apart=apart)
+        view = next(iter(world.views.values()))
+        channels = {way: world.behind(view, way, None) for way in ("up", "down")}
+        return {way: (channel._path, list(channel._inbound)) for way, channel in channels.items()}
+
+    return build
+
+
+BOTH = {
+    "link": "{delay: 40ms, up: {rate: 1Mbit/s, delay: 60ms}, down: {rate: 8Mbit/s}}",
+    "server": "{delay: 5ms, up: {rate: 2Mbit/s}, down: {rate: 4Mbit/s}}",
+}
+
+
+def test_a_direction_crosses_the_senders_up_and_the_receivers_down(paths) -> None:
+    """The client's up meets the server's down; the narrower pipe of each pair is 1 and 2 Mbit/s."""
+    up, down = (paths(**BOTH)[way][0] for way in ("up", "down"))
+    assert list(up.pipes) == ["phones/0 up", "server down"]
+    assert list(down.pipes) == ["phones/0 down", "server up"]
+    assert (up.rate, down.rate) == (1e6, 2e6)
+
+
+def test_the_round_trip_has_both_delays_and_the_servers_twice(paths) -> None:
+    """60 + 40 ms of the client's, 5 + 5 ms of the server's; the same seen from either end."""
+    assert [path.rtt for path, _ in paths(**BOTH).values()] == pytest.approx([0.11, 0.11], abs=1e-12)
+
+
+def test_only_what_the_client_sends_stalls(paths) -> None:
+    """The update is late, not the task; delay and server delay hold up both."""
+    stages = {
+        way: ([name for name, _ in path.way.departure], [name for name, _ in path.way.arrival])
+        for way, (path, _) in paths(
+            link="{delay: 1ms, drop: 1%, stall: {probability: 50%, duration: 1s}}", server="{delay: 1ms}"
+        ).items()
+    }
+    assert stages == {
+        "up": (["stall"], ["delay", "server delay", "drop"]),
+        "down": ([], ["delay", "server delay", "drop"]),
+    }
+
+
+def test_an_ideal_link_has_nothing_in_it(paths) -> None:
+    """No pipe, no stage, no TCP."""
+    for path, inbound in paths().values():
+        assert (list(path.pipes), path.way.departure, path.way.arrival, path.rtt, inbound) == ([], (), (), 0.0, [])
+
+
+def test_a_client_without_a_rate_has_no_tcp_behind_a_servers_pipe(paths) -> None:
+    """One burst of as many bytes as there are; with a rate of its own the headers are on it."""
+    path = paths(server="{rate: 1Mbit/s}")["up"][0]
+    assert list(path.pipes) == ["server down"]
+    assert path.way.tcp(1000, 1e6, 0.1) == none()(1000, 1e6, 0.1)
+    path = paths(link="{rate: 1Mbit/s}")["up"][0]
+    assert sum(burst.size for burst in path.way.tcp(1000, 1e6, 0.0)) == 1000 + 2 * 66
+
+
+def test_clients_elsewhere_cross_the_servers_pipe_where_they_arrive(paths) -> None:
+    """A client in a process of its own cannot know who else is on it; what the server sends, it knows."""
+    apart = paths(apart=True, **BOTH)
+    assert list(apart["up"][0].pipes) == ["phones/0 up"]
+    assert apart["up"][1] == []
+    assert list(apart["down"][0].pipes) == ["phones/0 down", "server up"]
+    assert apart["down"][1] == ["server down"]
+
+
+def test_a_round_takes_what_its_formula_says(tmp_path: Path) -> None:
+    """Task: 40 ms + 8 DOWN / 2 Mbit/s; training 1 s; update: 40 ms + 8 UP / 1 Mbit/s."""
+    link = "{delay: 40ms, tcp: none, up: {rate: 1Mbit/s}, down: {rate: 2Mbit/s}}"
+    expected = 0.04 + 8 * DOWN / 2e6 + TRAINING + 0.04 + 8 * UP / 1e6
+    assert seconds(tmp_path, link=link) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_servers_delay_counts_both_ways(tmp_path: Path) -> None:
+    """25 ms there and 25 ms back on top of the training."""
+    assert seconds(tmp_path, server="{delay: 25ms}") == pytest.approx(TRAINING + 0.05, abs=1e-9)
+
+
+def test_overrides_in_a_direction_win(tmp_path: Path) -> None:
+    """10 ms down and 300 ms up, not twice the 100 ms beside them."""
+    link = "{delay: 100ms, up: {delay: 300ms}, down: {delay: 10ms}}"
+    assert seconds(tmp_path, link=link) == pytest.approx(TRAINING + 0.31, abs=1e-9)
+
+
+def test_a_certain_stall_delays_the_update_once_a_round(tmp_path: Path) -> None:
+    """4 s on each of two rounds of 1 s."""
+    link = "{stall: {probability: 100%, duration: 4s}}"
+    assert seconds(tmp_path, link=link, rounds=2) == 2 * (TRAINING + 4)
+
+
+def test_clients_share_the_servers_pipe(tmp_path: Path) -> None:
+    """Two clients of 50 examples: 0.5 s of training, and each message at half of 1 Mbit/s."""
+    link, server = "{tcp: none, rate: 100Mbit/s}", "{rate: 1Mbit/s}"
+    expected = 2 * 8 * DOWN / 1e6 + TRAINING / 2 + 2 * 8 * UP / 1e6
+    assert seconds(tmp_path, link=link, server=server, count=2) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_servers_up_carries_tasks_alone(tmp_path: Path) -> None:
+    """A slow server.up holds up tasks alone: 8 DOWN / 10 kbit/s, two seconds, and nothing on the way back."""
+    expected = 8 * DOWN / 1e4 + TRAINING
+    assert seconds(tmp_path, server="{up: {rate: 10kbit/s}}") == pytest.approx(expected, abs=1e-6)
