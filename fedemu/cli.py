@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedemu import experiment, summary
+from fedemu import experiment, guest, summary
 from fedemu.errors import Fault, FedemuError, ScenarioError
 from fedemu.events import Observer
 from fedemu.observers.console import Console
@@ -183,7 +183,7 @@ def _join(arguments: argparse.Namespace) -> int:
         def observe(scenario: Scenario) -> Sequence[Observer]:
             return [] if arguments.metrics_port is None else [stack.enter_context(_metrics(scenario, arguments))]
 
-        experiment.join(
+        guest.join(
             arguments.server,
             arguments.group,
             arguments.slot,

@@ -1,6 +1,6 @@
 """From a scenario to its outcome: puts the parts together, runs them on the clock, writes the run directory.
 
-`run` plays a cell in one process. `serve` and `join` are its two halves as processes of their own, on the real clock.
+`run` plays a cell, with the clients in this process or, on the real clock, in others (`guest`).
 """
 
 import asyncio
@@ -19,18 +19,16 @@ from fedemu.clock import Clock, RealClock, VirtualClock, finish
 from fedemu.compute._base import Compute
 from fedemu.compute.inline import inline
 from fedemu.compute.pool import pool
-from fedemu.errors import FedemuError, NetworkError, RunError
+from fedemu.errors import FedemuError
 from fedemu.events import Event, Observer, RunFinished, RunStarted
 from fedemu.learning import Learning, Recipe
-from fedemu.links._base import Retry
 from fedemu.net.channel import Conversation, Transport
 from fedemu.net.grpc import GrpcTransport
 from fedemu.net.memory import MemoryTransport
 from fedemu.observers.jsonl import JsonLines
 from fedemu.observers.result import Outcome
-from fedemu.rng import stream
 from fedemu.rounds import RoundPolicy, Rounds, Score, Stop
-from fedemu.scenario import Cell, Scenario, as_yaml, foreign
+from fedemu.scenario import Cell, Scenario, as_yaml
 from fedemu.server import Server
 from fedemu.types import Vector
 from fedemu.world import World
@@ -230,102 +228,3 @@ class _Play:
         self._last = event.at
         for observer in self._observers:
             observer(event)
-
-
-PATIENCE = 300.0
-"""Real seconds for which a client looks for a server that does not answer."""
-
-
-def join(
-    address: str,
-    group: str,
-    slot: int | None,
-    *,
-    allow: Sequence[str] = (),
-    observe: Callable[[Scenario], Sequence[Observer]] = lambda _: (),
-    announce: Callable[[str], None] = lambda _: None,
-) -> None:
-    """Take part in a run that is served elsewhere, as one client, until it is over.
-
-    A connection that breaks is made again, with the slot that the server gave.
-
-    Args:
-        address: `host:port` or `unix:PATH`.
-        group: Of the scenario.
-        slot: Which client of the group, from 0; None takes the next free one.
-        allow: Packages whose code the scenario may name.
-        observe: Makes observers, once the scenario is known.
-        announce: Told what happens to the connection, for people.
-
-    Raises:
-        PeerError: The server will not have this client.
-        NetworkError: Nobody answered for 5 minutes.
-        RunError: The scenario names code that is not allowed here.
-    """
-    with inline()() as compute:
-        clocks.run(_Guest(address, group, slot, allow, observe, announce, compute).stay(), virtual=False)
-
-
-class _Guest:
-    """A client in a process of its own."""
-
-    def __init__(
-        self,
-        address: str,
-        group: str,
-        slot: int | None,
-        allow: Sequence[str],
-        observe: Callable[[Scenario], Sequence[Observer]],
-        announce: Callable[[str], None],
-        compute: Compute,
-    ) -> None:
-        self._address, self._group, self._slot, self._allow = address, group, slot, allow
-        self._observe, self._announce, self._compute = observe, announce, compute
-        self._waits = stream(os.getpid(), "reconnect")  # not part of any result
-
-    async def stay(self) -> None:
-        """Join, and join again where the connection breaks."""
-        clock = RealClock()
-        clock.start()
-        tries, lost = 0, clock.now()
-        while True:
-            try:
-                conversation = Conversation(await GrpcTransport().connect(self._address), limit=0)
-                welcome = await say_hello(conversation, self._group, self._slot)
-                tries = 0
-                await self._take_part(conversation, welcome.client, welcome.scenario)
-                return
-            except NetworkError as error:
-                tries, lost = tries + 1, clock.now() if tries == 0 else lost
-                wait = Retry().wait(tries, self._waits)
-                if clock.now() + wait > lost + PATIENCE:
-                    raise
-                self._announce(f"{error}; trying again in {wait:.1f} s")
-                await clock.sleep_until(clock.now() + wait)
-
-    async def _take_part(self, conversation: Conversation, client: str, resolved: str) -> None:
-        mapping = json.loads(resolved)
-        refused = sorted(m for m in foreign(mapping) if m.partition(".")[0] not in self._allow)
-        if refused:
-            raise RunError(
-                f"the scenario names code of {', '.join(refused)}, which is not allowed here; "
-                f"join with --allow {refused[0].partition('.')[0]} if you trust it"
-            )
-        self._slot = int(client.partition("/")[2])
-        recipe = Recipe(resolved)
-        learning, clock = recipe(), RealClock()
-        observers = self._observe(learning.scenario)
-        world = World(learning.scenario, learning, clock, apart=True)
-        view = world.views[client]
-        await finish(self._compute.warm(recipe), clock, 0.0, ("warm",))
-        clock.start()
-        conversation.limit = 4 * learning.layout.size
-        self._announce(f"joined as {client}: {view.num_examples} examples")
-
-        def emit(event: Event) -> None:
-            for observer in observers:
-                observer(event)
-
-        participant = world.participant(view, lambda job: self._compute.train(recipe, job), emit)
-        await participant.run(world.behind(view, "up", conversation))
-        self._announce("the run is over")

@@ -31,7 +31,7 @@ PART = 2000
 """Test examples that one evaluation job takes; fixed, so that sums do not depend on the number of workers."""
 
 LARGE = 2**24
-"""Parameters from which memory is worth more than the time to ask the system for it again and again."""
+"""Parameters from which memory is worth more than the time to ask the system for it again."""
 
 BLOCK = 2**22
 """Bytes from which a large model's blocks go back to the system as soon as they are free."""
@@ -83,10 +83,9 @@ class Learning:
             shards = divide(dataset.train.y.numpy(), len(clients), stream(scenario.seed, "partition"))
         with _fault_of("model"):
             module = scenario.model.build(Task(dataset.shape, dataset.classes))
-            if layout_of(module).size >= LARGE:
-                _keep_no_blocks()
+            size = layout_of(module).size
         release(module)  # it is bound to whatever weights it is asked about
-        _return_memory()
+        _return_memory(size)
         strategies = {group: scenario.strategy.build(scenario.training_in(group)) for group in scenario.clients}
         return cls(scenario, dataset, dict(zip(clients, shards, strict=True)), module, strategies)
 
@@ -101,14 +100,14 @@ class Learning:
     def initial(self) -> Vector:
         """Return the model before the first round, the same for all runs of a seed."""
         weights = initial(lambda: self.scenario.model.build(self.task), stream(self.scenario.seed, "initial"))
-        _return_memory()
+        _return_memory(len(weights))
         return weights
 
     @cached_property
     def arithmetic(self) -> float:
         """Floating-point operations to train on one example once."""
         arithmetic = training_arithmetic(self.scenario.model.build(self.task), self.task)
-        _return_memory()
+        _return_memory(self.layout.size)
         return arithmetic
 
     @property
@@ -144,20 +143,19 @@ def _load(kind: str, params: tuple[tuple[str, Any], ...], folder: Path) -> Datas
     return dataset
 
 
-def _keep_no_blocks() -> None:
-    """Have the allocator return blocks as soon as they are free; it would learn to keep those of up to 32 MiB."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(ctypes.c_int(-3), ctypes.c_int(BLOCK))  # M_MMAP_THRESHOLD of malloc.h
+def _return_memory(size: int) -> None:
+    """Give the memory of a module of that many parameters, which is gone, back to the system, if it is large.
 
-
-def _return_memory() -> None:
-    """Give the memory of a module that is gone back to the system.
-
-    PyTorch's hooks tie it into cycles, and the allocator keeps what is free: either would leave a model's size in use.
+    PyTorch's hooks tie it into cycles; and the allocator learns to keep free blocks of up to 32 MiB, which is most
+    layers, so that it is told to keep none from now on.
     """
+    if size < LARGE:
+        return
     gc.collect()
-    with suppress(OSError, AttributeError):  # only glibc has it, and only glibc needs it
-        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError, AttributeError):  # only glibc has them, and only glibc needs them
+        library = ctypes.CDLL(None)
+        library.mallopt(ctypes.c_int(-3), ctypes.c_int(BLOCK))  # M_MMAP_THRESHOLD of malloc.h
+        library.malloc_trim(0)
 
 
 @contextmanager

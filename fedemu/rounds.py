@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 from fedemu.clock import Clock
 from fedemu.events import Evaluated, Observer, RoundClosed, RoundFailed, RoundStarted, TargetReached
 from fedemu.rng import stream
-from fedemu.server import Arrival, Assignment, Loss, Server
+from fedemu.server import Server
+from fedemu.sessions import Arrival, Assignment, Loss
 from fedemu.strategies._base import Strategy
 from fedemu.types import ClientId, Seconds, Selector, State, Vector
 
@@ -105,8 +106,9 @@ class Rounds:
     async def run(self) -> tuple[str, Seconds]:
         """Run to the end; return what ended it (accuracy, rounds or time), and when."""
         reason, end = "rounds", 0.0
+        limit = self._clock.timeout_at(self._stop.time)
         try:
-            async with self._clock.timeout_at(self._stop.time):
+            async with limit:
                 while self._stop.rounds is None or self._round < self._stop.rounds:
                     self._round += 1
                     closed = await self._one_round()
@@ -115,6 +117,8 @@ class Rounds:
                     if closed and due and await self._reaches_target():
                         return "accuracy", end
         except TimeoutError:
+            if not limit.expired():
+                raise
             reason, end = "time", self._stop.time
         if self._evaluated != self._server.version and await self._reaches_target():
             reason = "accuracy"

@@ -7,9 +7,7 @@ takes what comes from its inbox.
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
 
 from fedemu.clock import Clock
 from fedemu.errors import NetworkError, PeerError
@@ -23,13 +21,12 @@ from fedemu.events import (
     UpdateReceived,
     UpdateRejected,
 )
-from fedemu.links._base import Retry
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.calls import call
 from fedemu.net.channel import Channel, Conversation
-from fedemu.net.emulated import EmulatedChannel, Meter
 from fedemu.net.messages import PROTOCOL, Message, wire_size
 from fedemu.rng import stream
+from fedemu.sessions import Arrival, Assignment, Loss, Seat, Session
 from fedemu.types import Bytes, ClientId, ClientView, Extras, Update, Vector
 
 REMEMBERED = 4
@@ -37,92 +34,6 @@ REMEMBERED = 4
 
 PARTING = 60.0
 """Seconds that the server waits for clients to leave when the run is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """A client's place in the run."""
-
-    view: ClientView
-    retry: Retry
-    behind: Callable[[Conversation], EmulatedChannel]
-    """Puts the server's end of a connection behind the client's link."""
-
-
-@dataclass(slots=True, eq=False)
-class Assignment:
-    """A task given to a client, and what came of it."""
-
-    view: ClientView
-    round: int
-    turn: int
-    version: int
-    channel: EmulatedChannel
-    """To the client, as long as it stays."""
-    state: Literal["open", "arrived", "concluded"] = "open"
-    """The client works on it; its update is in the inbox; it was taken, refused or lost."""
-    late: bool = False
-    """The round was closed without it; what comes will not be used."""
-    cancelled: bool = False
-    """The client was told to stop, and is free for another task."""
-    attempt: int = 1
-    """Of the last message about it."""
-    down: Meter = field(default_factory=Meter)
-    up: Bytes = 0
-    """Bytes of update that have crossed the uplink, as far as the server knows."""
-    answer: pb.Answer | None = None
-    receipt: "asyncio.Future[object]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    sending: asyncio.Task[None] | None = None
-
-    @property
-    def name(self) -> pb.Assignment:
-        return pb.Assignment(round=self.round, turn=self.turn, attempt=self.attempt)
-
-    def about(self, clock: Clock) -> dict[str, Any]:
-        """Return the fields that all events about it have."""
-        return {
-            "at": clock.now(),
-            "client": self.view.client,
-            "group": self.view.group,
-            "round": self.round,
-            "attempt": self.attempt,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A valid update that has come in; `Server.answer` concludes it."""
-
-    assignment: Assignment
-    update: Update
-    size: Bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """No valid update will come of the assignment."""
-
-    assignment: Assignment
-
-
-@dataclass(slots=True, eq=False)
-class _Session:
-    """One client's connection."""
-
-    seat: Seat
-    channel: EmulatedChannel
-    tasks: asyncio.TaskGroup
-    work: dict[tuple[int, int], Assignment] = field(default_factory=dict)
-    """By round and turn: what is not concluded, and the last few that are."""
-    goodbye: str | None = None
-    """Why the run is over, if the client was told that it is."""
-
-    gone: bool = False
-    """The connection has ended, and what was in progress is being settled."""
-
-    @property
-    def is_idle(self) -> bool:
-        return not self.gone and all(a.state != "open" or a.cancelled for a in self.work.values())
 
 
 class Server:
@@ -146,7 +57,7 @@ class Server:
         self._seats: Mapping[ClientId, Seat] = {seat.view.client: seat for seat in seats}
         self._scenario, self._parameters, self._seed = scenario, parameters, seed
         self._clock, self._emit = clock, emit
-        self._sessions: dict[ClientId, _Session] = {}
+        self._sessions: dict[ClientId, Session] = {}
         self._turns: dict[ClientId, tuple[int, int]] = {}
         """Round and turn of each client's last task: they go on if it leaves and comes back."""
         self._changed = asyncio.Event()
@@ -217,7 +128,7 @@ class Server:
                 while self._sessions:
                     await self._change()
 
-    def _dismiss(self, session: _Session, reason: str) -> None:
+    def _dismiss(self, session: Session, reason: str) -> None:
         session.goodbye = reason
         session.channel.post(Message(pb.Goodbye(reason=reason)))
 
@@ -237,7 +148,7 @@ class Server:
         refusal: PeerError | None = None
         client, group, reason = seat.view.client, seat.view.group, "the server stopped"
         async with asyncio.TaskGroup() as tasks, seat.behind(conversation) as emulated:
-            session = self._sessions[client] = _Session(seat, emulated, tasks)
+            session = self._sessions[client] = Session(seat, emulated, tasks)
             try:
                 await conversation.send(Message(pb.Welcome(client=client, scenario=self._scenario)))
                 self._emit(ClientJoined(at=self._clock.now(), client=client, group=group))
@@ -288,7 +199,7 @@ class Server:
             raise PeerError("RESOURCE_EXHAUSTED", f"all {len(seats)} slots of {hello.group} are in use")
         return free
 
-    def _take(self, session: _Session, message: Message) -> None:
+    def _take(self, session: Session, message: Message) -> None:
         header = message.header
         if not isinstance(header, pb.Receipt | pb.Update | pb.Abandoned):
             raise PeerError("INVALID_ARGUMENT", f"{type(header).__name__} from a client that has joined")
@@ -357,7 +268,7 @@ class Server:
 
     # --- an assignment's way
 
-    async def _send(self, session: _Session, assignment: Assignment, weights: Vector, extras: Extras) -> None:
+    async def _send(self, session: Session, assignment: Assignment, weights: Vector, extras: Extras) -> None:
         def attempt(number: int) -> Message:
             assignment.attempt = number
             task = pb.Task(assignment=assignment.name, version=assignment.version)

@@ -28,7 +28,7 @@ from fedemu.rng import stream
 from fedemu.scenario import Scenario
 from fedemu.scenario.link import DIRECTIONS, Direction
 from fedemu.scenario.link import Way as WayKeys
-from fedemu.server import Seat
+from fedemu.sessions import Seat
 from fedemu.types import ClientId, ClientView, Rng, State, Trained
 
 

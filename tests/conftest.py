@@ -29,7 +29,8 @@ from fedemu.net.messages import Message
 from fedemu.net.network import Network
 from fedemu.rng import stream
 from fedemu.rounds import RoundPolicy, Rounds, Score, Stop
-from fedemu.server import Seat, Server
+from fedemu.server import Server
+from fedemu.sessions import Seat
 from fedemu.strategies.fedavg import fedavg
 from fedemu.types import ClientView, Trained, Training
 

@@ -13,9 +13,9 @@ ROOT = Path(fedemu.__file__).parent
 LAYERS = {
     "nouns": "types errors events rng units",
     "rooms": "datasets partitioners models strategies selectors links devices",
-    "wire": "clock compute net client server rounds",
+    "wire": "clock compute net client sessions server rounds",
     "views": "observers summary",
-    "assembly": "registry keys scenario learning world experiment",
+    "assembly": "registry keys scenario learning world experiment guest",
     "door": "cli __init__ __main__",
 }
 """Where each part of the house stands. A new one needs a place here."""

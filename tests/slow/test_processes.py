@@ -28,15 +28,17 @@ strategy: {kind: fedavg}
 clients:
   phones:
     count: 3
-    link: {delay: 5ms, jitter: 2ms, up: {rate: 5Mbit/s}, down: {rate: 20Mbit/s}}
+    link: {delay: 5ms, jitter: 2ms, up: {rate: 5Mbit/s}, down: {rate: 20Mbit/s}, retry: {timeout: 2min}}
     device: {kind: constant, per_example: 1ms}
   laptops:
     count: 2
+    link: {retry: {timeout: 2min}}
 server:
   link: {up: {rate: 50Mbit/s}, down: {rate: 50Mbit/s}}
 stop: {rounds: 3}
 compute: {kind: inline}
 """
+"""A client that is slow to start is not sent its task again: on a loaded machine that takes more than 10 s."""
 
 FOREIGN = """\
 from torch import nn
@@ -65,6 +67,14 @@ class Command:
             assert time.monotonic() < end, self.err.read_text()
             time.sleep(0.05)
         return match[1] if match.groups() else match[0]
+
+    def status_or_joined(self) -> int | None:
+        """Wait until it has joined, which is None, or ended."""
+        while "joined as" not in self.err.read_text():
+            if self.process.poll() is not None:
+                return self.process.returncode
+            time.sleep(0.05)
+        return None
 
     def status(self, patience: float = 90.0) -> int:
         return self.process.wait(patience)
@@ -157,6 +167,9 @@ def test_a_client_that_was_killed_comes_back_to_its_slot(scenario: Path, start: 
     victim.process.send_signal(signal.SIGKILL)
     assert victim.status() == -signal.SIGKILL
     again = start("join", "--server", address, "--group", "phones")
+    while again.status_or_joined() == 1:  # the server has not noticed yet: all slots are in use
+        time.sleep(0.5)
+        again = start("join", "--server", address, "--group", "phones")
     assert again.says(r"joined as phones/(\d)") == slot
     assert [server.status(), again.status(), *(client.status() for client in clients[1:])] == [0] * 6
     client = f"phones/{slot}"
@@ -211,8 +224,9 @@ def test_ctrl_c_at_a_server_writes_what_it_has_and_clients_try_again(
     server.process.send_signal(signal.SIGINT)
     sent = time.monotonic()
     assert server.status() == 130
-    print(f"Ctrl-C to exit: {time.monotonic() - sent:.2f} s")
-    assert time.monotonic() - sent < 2
+    latency = time.monotonic() - sent
+    print(f"Ctrl-C to exit: {latency:.2f} s")
+    assert latency < 2
     assert events_of(tmp_path)[-1]["reason"] == result_of(tmp_path)["stopped_by"] == "interrupted"
     for client in clients:
         client.says("trying again in")

@@ -1,0 +1,98 @@
+"""What the server knows of each client: its seat, its connection, and the tasks that it was given."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fedemu.clock import Clock
+from fedemu.links._base import Retry
+from fedemu.net._pb import federation_pb2 as pb
+from fedemu.net.channel import Conversation
+from fedemu.net.emulated import EmulatedChannel, Meter
+from fedemu.types import Bytes, ClientView, Update
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A client's place in the run."""
+
+    view: ClientView
+    retry: Retry
+    behind: Callable[[Conversation], EmulatedChannel]
+    """Puts the server's end of a connection behind the client's link."""
+
+
+@dataclass(slots=True, eq=False)
+class Assignment:
+    """A task given to a client, and what came of it."""
+
+    view: ClientView
+    round: int
+    turn: int
+    version: int
+    channel: EmulatedChannel
+    """To the client, as long as it stays."""
+    state: Literal["open", "arrived", "concluded"] = "open"
+    """The client works on it; its update is in the inbox; it was taken, refused or lost."""
+    late: bool = False
+    """The round was closed without it; what comes will not be used."""
+    cancelled: bool = False
+    """The client was told to stop, and is free for another task."""
+    attempt: int = 1
+    """Of the last message about it."""
+    down: Meter = field(default_factory=Meter)
+    up: Bytes = 0
+    """Bytes of update that have crossed the uplink, as far as the server knows."""
+    answer: pb.Answer | None = None
+    receipt: "asyncio.Future[object]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    sending: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> pb.Assignment:
+        return pb.Assignment(round=self.round, turn=self.turn, attempt=self.attempt)
+
+    def about(self, clock: Clock) -> dict[str, Any]:
+        """Return the fields that all events about it have."""
+        return {
+            "at": clock.now(),
+            "client": self.view.client,
+            "group": self.view.group,
+            "round": self.round,
+            "attempt": self.attempt,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A valid update that has come in; `Server.answer` concludes it."""
+
+    assignment: Assignment
+    update: Update
+    size: Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """No valid update will come of the assignment."""
+
+    assignment: Assignment
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One client's connection."""
+
+    seat: Seat
+    channel: EmulatedChannel
+    tasks: asyncio.TaskGroup
+    work: dict[tuple[int, int], Assignment] = field(default_factory=dict)
+    """By round and turn: what is not concluded, and the last few that are."""
+    goodbye: str | None = None
+    """Why the run is over, if the client was told that it is."""
+    gone: bool = False
+    """The connection has ended, and what was in progress is being settled."""
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.gone and all(a.state != "open" or a.cancelled for a in self.work.values())
