@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -36,27 +36,35 @@ _PEERS_FAULT = {"INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND", "ALREADY
 class _ServerChannel:
     def __init__(self, context: aio.ServicerContext) -> None:
         self._context = context
+        self._handler = asyncio.current_task()
 
     async def send(self, frame: bytes) -> None:
-        try:
+        with self._broken():
             await self._context.write(frame)
-        except (aio.BaseError, asyncio.InvalidStateError) as error:
-            raise NetworkError(f"the client is gone: {error}") from error
 
     async def receive(self) -> bytes:
-        try:
+        with self._broken():
             frame: Any = await self._context.read()
-        except (aio.BaseError, asyncio.InvalidStateError) as error:
-            raise NetworkError(f"the client is gone: {error}") from error
-        except asyncio.CancelledError:
-            # gRPC cancels the handler's task when the connection breaks, before its context knows; for us that is an
-            # error to receive, and the handler still has its books to close
-            if (task := asyncio.current_task()) is not None:
-                task.uncancel()
-            raise NetworkError("the connection broke") from None
         if frame is aio.EOF:
             raise NetworkError("the client closed the connection")
         return bytes(frame)
+
+    @contextlib.contextmanager
+    def _broken(self) -> Iterator[None]:
+        """Make it a network error when the connection breaks meanwhile.
+
+        gRPC then cancels the handler's task, before its context knows; but the handler still has its books to close.
+        """
+        try:
+            yield
+        except (aio.BaseError, asyncio.InvalidStateError) as error:
+            raise NetworkError(f"the client is gone: {error}") from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task is not self._handler:
+                raise
+            task.uncancel()
+            raise NetworkError("the connection broke") from None
 
     async def aclose(self) -> None:
         pass  # the stream ends when its handler returns
