@@ -131,6 +131,8 @@ def _duration(text: str) -> float:
 
 def _load(arguments: argparse.Namespace, clock: str | None, transport: str | None) -> Experiment:
     plan = load(arguments.scenario, arguments.set, seed=arguments.seed, clock=clock, transport=transport)
+    if arguments.linger and arguments.metrics_port is None:
+        raise ScenarioError([Fault("--linger", 1, "linger", "no meaning without --metrics-port")])
     if arguments.out is not None and arguments.out.exists():
         raise ScenarioError([Fault("--out", 1, str(arguments.out), "exists already; name a new directory")])
     return plan
@@ -139,15 +141,19 @@ def _load(arguments: argparse.Namespace, clock: str | None, transport: str | Non
 def _run(arguments: argparse.Namespace) -> int:
     plan = _load(arguments, arguments.clock, arguments.transport)
     runs = []
-    with experiment.workers(plan.cells[0].scenario) as compute:
+    widest = max((cell.scenario for cell in plan.cells), key=lambda scenario: scenario.cohort)
+    with experiment.workers(widest) as compute:
         for number, cell in enumerate(plan.cells, start=1):
             out = arguments.out and arguments.out / cell.path
             with _watched(cell, arguments, silent=plan.is_grid) as observers:
                 result = experiment.run(cell, compute, observers=observers, out=out, question=plan.question)
-            runs.append((cell.values, result))
-            if plan.is_grid and not arguments.quiet:
-                _tell(f"[{number}/{len(plan.cells)}] {cell.path}: {result['emulated_seconds']:.3f} s emulated")
-    _say(summary.of_grid(plan.axes, runs) if plan.is_grid else summary.of_run(runs[0][1]))
+                runs.append((cell.values, result))
+                if not plan.is_grid:
+                    _say(summary.of_run(result))
+                elif not arguments.quiet:
+                    _tell(f"[{number}/{len(plan.cells)}] {cell.path}: {result['emulated_seconds']:.3f} s emulated")
+    if plan.is_grid:
+        _say(summary.of_grid(plan.axes, runs))
     return 0
 
 
@@ -158,6 +164,13 @@ def _serve(arguments: argparse.Namespace) -> int:
         )
     if arguments.transport == "memory":
         raise ScenarioError([Fault("--transport", 1, "transport", "'memory' does not reach clients elsewhere")])
+    for written, answer in (("clock", "virtual"), ("transport", "memory")):
+        if (
+            getattr(arguments, written) is None
+            and _load(arguments, None, None).cells[0].resolved.get(written) == answer
+        ):
+            fault = f"{answer!r} cannot be served; leave it out, or say --clock real --transport grpc"
+            raise ScenarioError([Fault(arguments.scenario, 1, written, fault)])
     plan = _load(arguments, "real", "grpc")
     if plan.is_grid:
         fault = f"{len(plan.cells)} runs cannot be served at once; serve one, without matrix and repeat"
@@ -173,7 +186,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             listen=arguments.listen,
             announce=lambda address: _tell(f"fedemu: serving {plan.name} at {address}"),
         )
-    _say(summary.of_run(result))
+        _say(summary.of_run(result))
     return 0
 
 

@@ -1,6 +1,7 @@
 """A client: it waits for tasks, trains, and answers, over a connection that takes its time."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -79,7 +80,8 @@ class Participant:
             PeerError: The server ended the connection and said why.
         """
         failure: NetworkError | PeerError | None = None
-        async with channel:
+        async with contextlib.aclosing(channel), channel:
+            await channel.announce(Message(pb.Ready()))
             async with asyncio.TaskGroup() as tasks:
                 desk = _Desk(self, channel, tasks)
                 try:
@@ -90,7 +92,6 @@ class Participant:
                 desk.clear()
             if failure is None:
                 await channel.drain()
-        await channel.aclose()
         if failure is not None:
             raise failure
 
@@ -123,7 +124,7 @@ class _Desk:
 
     def take(self, message: Message) -> None:
         match message.header:
-            case pb.Task() as task:
+            case pb.Task() as task if "model" in message.vectors:
                 self._begin(task, message)
             case pb.Answer() as answer:
                 self._conclude(answer)
@@ -133,7 +134,8 @@ class _Desk:
                 else:  # it overtook its task, which was lost
                     self._channel.post(Message(pb.Abandoned(assignment=cancel.assignment, reason="cancelled")))
             case other:
-                raise PeerError("INVALID_ARGUMENT", f"{type(other).__name__} to a client that has joined")
+                with_ = f" with {', '.join(message.vectors) or 'no vectors'}"
+                raise PeerError("INVALID_ARGUMENT", f"{type(other).__name__}{with_} to a client that has joined")
 
     def clear(self) -> None:
         """Stop what is being done."""

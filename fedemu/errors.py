@@ -11,7 +11,7 @@ FedemuError
 └── RunError            the run itself: a client's training failed, no client came
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 
@@ -73,3 +73,17 @@ class Stalled(ClockError):
 
 class RunError(FedemuError):
     """A run cannot go on."""
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error behind a group, ours before others: one failure takes all tasks down with it."""
+    leaves = list(_leaves(group))
+    return next((leaf for leaf in leaves if isinstance(leaf, FedemuError)), leaves[0])
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

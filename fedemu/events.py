@@ -136,7 +136,8 @@ class UpdateLost(TaskEvent):
     """The server will not use an update of this client in this round."""
 
     reason: str
-    """late, or one that starts with `undelivered` or `client left`."""
+    """late, unused (it came in time, but the run ended before a round could use it), or one that starts with
+    `undelivered` or `client left`."""
     wasted: Bytes
     """Bytes of this assignment that crossed the links for nothing, both directions and all attempts together."""
     unsent_down: Bytes

@@ -19,7 +19,7 @@ from fedemu.clock import Clock, RealClock, VirtualClock, finish
 from fedemu.compute._base import Compute
 from fedemu.compute.inline import inline
 from fedemu.compute.pool import pool
-from fedemu.errors import FedemuError
+from fedemu.errors import first_of
 from fedemu.events import Event, Observer, RunFinished, RunStarted
 from fedemu.learning import Learning, Recipe
 from fedemu.net.channel import Conversation, Transport
@@ -68,12 +68,13 @@ def run(
         (out / "scenario.yaml").write_text(as_yaml(cell, question), encoding="utf-8")
     with JsonLines(out and out / "events.jsonl") as log:
         play = _Play(scenario, learning, recipe, compute, (log, outcome, *observers))
+        play.begin()
         try:
             main = play.alone() if listen is None else play.serve(listen, announce)
             clocks.run(main, virtual=scenario.clock == "virtual")
         except BaseExceptionGroup as group:
             play.end("failed")
-            raise _first(group) from group
+            raise first_of(group) from group
         except BaseException as error:
             play.end("interrupted" if isinstance(error, KeyboardInterrupt | asyncio.CancelledError) else "failed")
             raise
@@ -88,20 +89,6 @@ def run(
             if out is not None:
                 (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error behind a group, ours before others: one failure takes all tasks down with it."""
-    leaves = list(_leaves(group))
-    return next((leaf for leaf in leaves if isinstance(leaf, FedemuError)), leaves[0])
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
 
 
 @contextmanager
@@ -155,22 +142,24 @@ class _Play:
             announce(address)
             await self._rounds(world, server, clock)
 
-    def _server(self, world: World, clock: Clock) -> Server:
-        parameters, clients = self._learning.layout.size, len(world.views)
+    def begin(self) -> None:
+        """Open the log."""
         self._emit(
             RunStarted(
                 at=0.0,
                 name=self._scenario.name,
                 seed=self._scenario.seed,
                 version=__version__,
-                clients=clients,
-                parameters=parameters,
+                clients=len(self._learning.shards),
+                parameters=self._learning.layout.size,
             )
         )
+
+    def _server(self, world: World, clock: Clock) -> Server:
         return Server(
             world.seats,
             scenario=self._recipe.resolved,
-            parameters=parameters,
+            parameters=self._learning.layout.size,
             clock=clock,
             emit=self._emit,
             seed=self._scenario.seed,
@@ -225,6 +214,8 @@ class _Play:
             self._ended = True
 
     def _emit(self, event: Event) -> None:
+        if self._ended:  # a client that did not leave in time is none of the run's
+            return
         self._last = event.at
         for observer in self._observers:
             observer(event)

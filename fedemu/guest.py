@@ -9,7 +9,7 @@ from fedemu.client import join as say_hello
 from fedemu.clock import RealClock, finish
 from fedemu.compute._base import Compute
 from fedemu.compute.inline import inline
-from fedemu.errors import NetworkError, PeerError, RunError
+from fedemu.errors import NetworkError, PeerError, RunError, first_of
 from fedemu.events import Event, Observer
 from fedemu.learning import Recipe
 from fedemu.links._base import Retry
@@ -50,7 +50,10 @@ def join(
         RunError: The scenario names code that is not allowed here.
     """
     with inline()() as compute:
-        clocks.run(_Guest(address, group, slot, allow, observe, announce, compute).stay(), virtual=False)
+        try:
+            clocks.run(_Guest(address, group, slot, allow, observe, announce, compute).stay(), virtual=False)
+        except BaseExceptionGroup as error:
+            raise first_of(error) from error
 
 
 class _Guest:
@@ -69,6 +72,7 @@ class _Guest:
         self._address, self._group, self._slot, self._allow = address, group, slot, allow
         self._observe, self._announce, self._compute = observe, announce, compute
         self._held = False
+        self._observers: Sequence[Observer] | None = None
         self._waits = stream(os.getpid(), "reconnect")  # not part of any result
 
     async def stay(self) -> None:
@@ -79,9 +83,12 @@ class _Guest:
         while True:
             try:
                 conversation = Conversation(await GrpcTransport().connect(self._address), limit=0)
-                welcome = await say_hello(conversation, self._group, self._slot)
-                tries = 0
-                await self._take_part(conversation, welcome.client, welcome.scenario)
+                try:
+                    welcome = await say_hello(conversation, self._group, self._slot)
+                    tries = 0
+                    await self._take_part(conversation, welcome.client, welcome.scenario)
+                finally:
+                    await conversation.aclose()
                 return
             except (NetworkError, PeerError) as error:
                 # the server may not have noticed yet that the connection broke, and think the slot in use
@@ -105,7 +112,9 @@ class _Guest:
         self._slot, self._held = int(client.partition("/")[2]), True
         recipe = Recipe(resolved)
         learning, clock = recipe(), RealClock()
-        observers = self._observe(learning.scenario)
+        if self._observers is None:
+            self._observers = self._observe(learning.scenario)
+        observers = self._observers
         world = World(learning.scenario, learning, clock, apart=True)
         view = world.views[client]
         await finish(self._compute.warm(recipe), clock, 0.0, ("warm",))

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
+import torch
 from torch import nn
 
 from fedemu.compute._base import Job
@@ -73,7 +73,7 @@ class Learning:
             DataError: A data file is missing or not what it should be.
             ScenarioError: The data set and the scenario do not fit.
         """
-        dataset = _load(scenario.dataset.kind, tuple(scenario.dataset.params.items()), data_folder())
+        dataset = _load(scenario.dataset.kind, json.dumps(dict(scenario.dataset.params)), data_folder())
         if scenario.examples is not None:
             with _fault_of("dataset.examples"):
                 dataset = subset(dataset, scenario.examples, stream(scenario.seed, "subset"))
@@ -118,7 +118,10 @@ class Learning:
     def train(self, job: Job) -> tuple[Trained, State]:
         rng = stream(self.scenario.seed, "client", job.client, job.round, job.turn, "train")
         train = self.strategies[job.client.partition("/")[0]].train
-        with _failure_of(f"training of {job.client} in round {job.round}"):
+        layers = stream(self.scenario.seed, "client", job.client, job.round, job.turn, "layers")
+        with _failure_of(f"training of {job.client} in round {job.round}"), torch.random.fork_rng(devices=[]):
+            # layers that draw, as dropout does, take PyTorch's global generator
+            torch.default_generator.manual_seed(int(layers.integers(2**63)))
             trained = train(self._objective(job.client), job.weights, job.extras, job.state, rng)
         release(self.module)  # else it holds this job's weights and gradients until the next one
         return trained
@@ -138,8 +141,8 @@ class Learning:
 
 
 @lru_cache(1)  # the cells of a grid share it
-def _load(kind: str, params: tuple[tuple[str, Any], ...], folder: Path) -> Dataset:
-    dataset: Dataset = Kind("datasets", kind, dict(params)).build(folder)
+def _load(kind: str, params: str, folder: Path) -> Dataset:
+    dataset: Dataset = Kind("datasets", kind, json.loads(params)).build(folder)
     return dataset
 
 

@@ -37,6 +37,9 @@ class RoundPolicy:
     late: Literal["cancel", "drop", "keep"] = "cancel"
     """Those still at work when a round closes: stop them, ignore what they bring, or use it in a later round."""
 
+    def __post_init__(self) -> None:
+        assert self.quorum <= self.goal, "a round that closes at its goal would fail for want of its quorum, for ever"
+
 
 @dataclass(frozen=True, slots=True)
 class Stop:
@@ -96,12 +99,15 @@ class Rounds:
         self._clock, self._emit, self._seed = clock, emit, seed
         self._round = 0
         self._asked = 0
+        self._closed = 0
+        """The last round that made a model."""
         self._evaluated = -1
+        """The round whose model was evaluated last."""
         self._open: dict[Assignment, None] = {}
         """At work, in the order in which they were asked; what comes of them matters."""
         self._total = strategy.aggregate.start()
-        self._count = 0
-        """Updates in the total. A failed round leaves them to the next."""
+        self._taken: list[Assignment] = []
+        """Whose updates are in the total. A failed round leaves them to the next."""
 
     async def run(self) -> tuple[str, Seconds]:
         """Run to the end; return what ended it (accuracy, rounds or time), and when."""
@@ -113,14 +119,16 @@ class Rounds:
                     self._round += 1
                     closed = await self._one_round()
                     end = self._clock.now()
-                    due = self._every is not None and self._round % self._every == 0
+                    due = self._every is not None and self._round - max(self._evaluated, 0) >= self._every
                     if closed and due and await self._reaches_target():
                         return "accuracy", end
         except TimeoutError:
             if not limit.expired():
                 raise
             reason, end = "time", self._stop.time
-        if self._evaluated != self._server.version and await self._reaches_target():
+        for assignment in self._taken:
+            self._server.discard(assignment)
+        if self._evaluated != self._closed and await self._reaches_target():
             reason = "accuracy"
         return reason, end
 
@@ -143,26 +151,24 @@ class Rounds:
             if isinstance(outcome, Arrival):
                 update = self._server.answer(outcome, late=False)
                 self._total = self._strategy.aggregate.add(self._total, update)
-                self._count += 1
+                self._taken.append(outcome.assignment)
             else:
                 lost += 1
             if not policy.barrier and not self._has_enough(overdue):
                 self._ask()
         late, gone = self._close()
-        lost += gone
-        now = self._clock.now()
-        if self._count < policy.quorum:
-            reason = f"{self._count} updates, and nobody left to wait for"
+        now, count = self._clock.now(), len(self._taken)
+        if count < policy.quorum:
+            reason = f"{count} updates, and nobody left to wait for"
             self._emit(RoundFailed(at=now, round=self._round, reason=reason))
             return False
-        self._emit(
-            RoundClosed(at=now, round=self._round, aggregated=self._count, late=late, lost=lost, duration=now - started)
-        )
+        took = now - started
+        self._emit(RoundClosed(at=now, round=self._round, aggregated=count, late=late, lost=lost + gone, duration=took))
         self._aggregate()
         return True
 
     def _has_enough(self, overdue: bool) -> bool:
-        return self._count >= (self._policy.quorum if overdue else self._policy.goal)
+        return len(self._taken) >= (self._policy.quorum if overdue else self._policy.goal)
 
     def _ask(self) -> tuple[ClientId, ...]:
         """Give tasks to as many idle clients as there is room for; return whom."""
@@ -209,15 +215,16 @@ class Rounds:
         rng = stream(self._seed, "aggregate", self._round)
         aggregate = self._strategy.aggregate
         self.weights, self._state = aggregate.finish(self._total, self.weights, self._state, rng)
-        self._total, self._count = aggregate.start(), 0
+        self._total, self._taken = aggregate.start(), []
         self._server.version += 1
+        self._closed = self._round
 
     async def _reaches_target(self) -> bool:
         score = await self._evaluate(self.weights)
-        self._evaluated = self._server.version
+        self._evaluated = self._closed
         now, target = self._clock.now(), self._stop.accuracy
-        self._emit(Evaluated(at=now, round=self._round, accuracy=score.accuracy, loss=score.loss))
+        self._emit(Evaluated(at=now, round=self._closed, accuracy=score.accuracy, loss=score.loss))
         if target is None or score.accuracy < target:
             return False
-        self._emit(TargetReached(at=now, accuracy=target, round=self._round))
+        self._emit(TargetReached(at=now, accuracy=target, round=self._closed))
         return True

@@ -102,6 +102,10 @@ class Server:
             self._conclude(assignment, pb.Answer.VERDICT_ACCEPTED)
         return dataclasses.replace(arrival.update, staleness=staleness)
 
+    def discard(self, assignment: Assignment) -> None:
+        """Say of an update that was taken that no global model was made of it: the run ended first."""
+        self._lose(assignment, "unused")
+
     def give_up(self, assignment: Assignment, *, cancel: bool) -> None:
         """Go on without an open assignment: cancel it, or let the client finish and ignore what comes."""
         assignment.late = True
@@ -201,6 +205,10 @@ class Server:
 
     def _take(self, session: Session, message: Message) -> None:
         header = message.header
+        if isinstance(header, pb.Ready):
+            session.ready = True
+            self._changed.set()
+            return
         if not isinstance(header, pb.Receipt | pb.Update | pb.Abandoned):
             raise PeerError("INVALID_ARGUMENT", f"{type(header).__name__} from a client that has joined")
         name = header.assignment

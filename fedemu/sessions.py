@@ -90,9 +90,11 @@ class Session:
     """By round and turn: what is not concluded, and the last few that are."""
     goodbye: str | None = None
     """Why the run is over, if the client was told that it is."""
+    ready: bool = False
+    """It has loaded its data and waits for tasks."""
     gone: bool = False
     """The connection has ended, and what was in progress is being settled."""
 
     @property
     def is_idle(self) -> bool:
-        return not self.gone and all(a.state != "open" or a.cancelled for a in self.work.values())
+        return self.ready and not self.gone and all(a.state != "open" or a.cancelled for a in self.work.values())

@@ -137,7 +137,7 @@ class World:
 
 def _name(header: Header) -> tuple[str | int, ...]:
     """Return what tells a message from all others of its client and direction."""
-    if isinstance(header, pb.Hello | pb.Welcome | pb.Goodbye):
+    if isinstance(header, pb.Hello | pb.Welcome | pb.Ready | pb.Goodbye):
         return (type(header).__name__,)
     assignment = header.assignment
     return type(header).__name__, assignment.round, assignment.turn, assignment.attempt

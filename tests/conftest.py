@@ -144,6 +144,7 @@ class Federation:
         script = self.clients[name].script
         try:
             if script:
+                await conversation.send(Message(pb.Ready()))
                 await script(conversation)
             else:
                 await self.participant(name).run(self._behind(name, "up", conversation))
@@ -258,10 +259,11 @@ def check(federation):
     times = [event.at for event in federation.events]
     assert times == sorted(times), "time goes back"
     outcomes = [e for e in federation.events if isinstance(e, UpdateReceived | UpdateLost | UpdateRejected)]
+    unused = {(e.client, e.round) for e in outcomes if isinstance(e, UpdateLost) and e.reason == "unused"}
     settled = [
         (e.client, e.round)
         for e, after in zip(outcomes, [*outcomes[1:], None], strict=True)
-        if not (isinstance(e, UpdateReceived) and is_its_loss(after, e))
+        if not (isinstance(e, UpdateReceived) and (is_its_loss(after, e) or (e.client, e.round) in unused))
         # given out and taken back in the same moment: never sent
         and not (isinstance(e, UpdateLost) and e.wasted == e.unsent_down == e.unsent_up == 0)
     ]

@@ -10,6 +10,7 @@ from fedemu.devices.lognormal import lognormal
 from fedemu.errors import PeerError
 from fedemu.links._base import Retry
 from fedemu.links.drop import drop
+from fedemu.net._pb import federation_pb2 as pb
 from fedemu.types import Trained
 
 
@@ -113,6 +114,9 @@ class Line:
     def post(self, message):
         self.posted.append(message.header)
 
+    async def announce(self, message):
+        assert message.header == pb.Ready()
+
     async def drain(self):
         pass
 
@@ -155,7 +159,18 @@ def test_what_only_a_server_may_get_ends_the_connection(toy):
     async def main():
         await toy.Federation({"c/0": toy.Client()}, VirtualClock()).participant("c/0").run(line)
 
-    with pytest.raises(PeerError, match="Hello to a client that has joined"):
+    with pytest.raises(PeerError, match="Hello with no vectors to a client that has joined"):
+        run(main(), virtual=True)
+
+
+def test_a_task_without_a_model_ends_the_connection(toy):
+    """Its vectors are named, so that whoever wrote the server sees what is wrong."""
+    line = Line(toy.Message(toy.pb.Task(version=1), {"modl": torch.zeros(3)}))
+
+    async def main():
+        await toy.Federation({"c/0": toy.Client()}, VirtualClock()).participant("c/0").run(line)
+
+    with pytest.raises(PeerError, match="Task with modl to a client that has joined"):
         run(main(), virtual=True)
 
 

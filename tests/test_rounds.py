@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fedemu.links.stall import stall
+from fedemu.rounds import RoundPolicy
 
 
 def test_a_synchronous_round_takes_as_long_as_its_slowest_client(toy):
@@ -358,3 +359,23 @@ def test_who_is_stalled_seldom_is_stalled_often_too(toy):
     few, many = stalled(0.2), stalled(0.8)
     assert few < many
     assert 0 < len(few) < 24 < len(many)  # of 48
+
+
+def test_a_quorum_above_the_goal_is_refused_by_the_policy():
+    """Such a round closes at its goal, fails for its quorum, and so on without time going on."""
+    with pytest.raises(AssertionError, match="would fail for want of its quorum"):
+        RoundPolicy(concurrency=3, goal=3, quorum=5, barrier=False)
+
+
+def test_updates_that_no_model_was_made_of_when_time_ended_the_run_are_lost(toy):
+    """One of two updates is in at 1 s, the run ends at 1.5 s: both tasks have an outcome, and neither counts."""
+    clients = {"c/0": toy.Client(takes=(1.0,)), "c/1": toy.Client(takes=(9.0,))}
+    played = toy.play(clients, stop={"time": 1.5})
+    assert [(e.client, e.reason) for e in played.of("UpdateLost")] == [("c/0", "unused"), ("c/1", "late")]
+    assert played.of("RoundClosed") == []
+
+
+def test_the_last_evaluation_names_the_round_that_made_the_model(toy):
+    """Rounds take 1 s each and are evaluated every 4th; at 6.5 s the model is the 6th round's, though the 7th runs."""
+    played = toy.play({"c/0": toy.Client(takes=(1.0,))}, stop={"time": 6.5}, every=4)
+    assert [e.round for e in played.of("Evaluated")] == [4, 6]

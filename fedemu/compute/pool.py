@@ -145,7 +145,10 @@ def _then(future: "Future[Any]", convert: Callable[[Any], T]) -> "Future[T]":
         if error is not None:
             after.set_exception(_died() if isinstance(error, BrokenProcessPool) else error)
         else:
-            after.set_result(convert(before.result()))
+            try:
+                after.set_result(convert(before.result()))
+            except Exception as fault:
+                after.set_exception(fault)
 
     future.add_done_callback(done)
     after.add_done_callback(lambda _: future.cancel())  # a job that nobody wants any more and that has not begun

@@ -76,11 +76,3 @@ class Way(NamedTuple):
     tcp: Tcp
     delay: Seconds
     """Mean one-way delay: the two ways' sum is the round-trip time that TCP sees."""
-
-
-class Link(NamedTuple):
-    """A client's two ways, and what it does about lost messages; without retry a lost message stays lost."""
-
-    up: Way
-    down: Way
-    retry: Retry | None

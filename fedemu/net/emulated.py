@@ -113,6 +113,10 @@ class EmulatedChannel:
         """Send an acknowledgement or a control message, which leaves at once. It arrives later, or is dropped."""
         self._depart(self._packet(message, wire_size(message)), message)
 
+    async def announce(self, message: Message) -> None:
+        """Send what belongs to the handshake, which takes no emulated time."""
+        await self._inner.send(message)
+
     async def drain(self) -> None:
         """Return when all that has left has arrived."""
         await self._arrivals.join()
@@ -170,4 +174,4 @@ def _role(message: Message) -> Role:
 
 def _attempt(message: Message) -> int:
     header = message.header
-    return 0 if isinstance(header, pb.Hello | pb.Welcome | pb.Goodbye) else header.assignment.attempt
+    return 0 if isinstance(header, pb.Hello | pb.Welcome | pb.Ready | pb.Goodbye) else header.assignment.attempt

@@ -36,7 +36,6 @@ _PEERS_FAULT = {"INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND", "ALREADY
 class _ServerChannel:
     def __init__(self, context: aio.ServicerContext) -> None:
         self._context = context
-        self._handler = asyncio.current_task()
 
     async def send(self, frame: bytes) -> None:
         with self._broken():
@@ -51,20 +50,11 @@ class _ServerChannel:
 
     @contextlib.contextmanager
     def _broken(self) -> Iterator[None]:
-        """Make it a network error when the connection breaks meanwhile.
-
-        gRPC then cancels the handler's task, before its context knows; but the handler still has its books to close.
-        """
+        """Make it a network error when the connection breaks meanwhile."""
         try:
             yield
         except (aio.BaseError, asyncio.InvalidStateError) as error:
             raise NetworkError(f"the client is gone: {error}") from error
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task is not self._handler:
-                raise
-            task.uncancel()
-            raise NetworkError("the connection broke") from None
 
     async def aclose(self) -> None:
         pass  # the stream ends when its handler returns
@@ -119,11 +109,19 @@ class GrpcTransport:
 
     @asynccontextmanager
     async def serve(self, handler: Serve) -> AsyncIterator[str]:
-        async def participate(_: AsyncIterator[bytes], context: aio.ServicerContext) -> None:
+        async def handle(context: aio.ServicerContext) -> PeerError | None:
             try:
                 await handler(_ServerChannel(context))
             except PeerError as error:
-                await context.abort(grpc.StatusCode[error.status], error.text)
+                return error
+            return None
+
+        async def participate(_: AsyncIterator[bytes], context: aio.ServicerContext) -> None:
+            # in a task of ours: gRPC would only log what is wrong with us, and the run would go on or hang
+            # shielded: gRPC cancels this one when the connection breaks, while ours has its books to close
+            refusal = await asyncio.shield(handlers.create_task(handle(context)))
+            if refusal is not None:
+                await context.abort(grpc.StatusCode[refusal.status], refusal.text)
 
         server = aio.server(options=_OPTIONS)
         method = grpc.stream_stream_rpc_method_handler(participate)
@@ -134,11 +132,12 @@ class GrpcTransport:
             port = server.add_insecure_port(self._listen)
         except RuntimeError as error:
             raise NetworkError(f"cannot listen on {self._listen}: {error}") from error
-        await server.start()
-        try:
-            yield self._listen if self._listen.startswith("unix:") else f"{self._listen.rpartition(':')[0]}:{port}"
-        finally:
-            await server.stop(grace=CLOSING)
+        async with asyncio.TaskGroup() as handlers:
+            await server.start()
+            try:
+                yield self._listen if self._listen.startswith("unix:") else f"{self._listen.rpartition(':')[0]}:{port}"
+            finally:
+                await server.stop(grace=CLOSING)
 
     async def connect(self, address: str) -> _ClientChannel:
         channel = aio.insecure_channel(address, options=_OPTIONS)

@@ -25,7 +25,16 @@ FRAMING = 5
 """Bytes that gRPC puts before each message."""
 
 Header: TypeAlias = (
-    pb.Hello | pb.Welcome | pb.Task | pb.Receipt | pb.Update | pb.Answer | pb.Cancel | pb.Abandoned | pb.Goodbye
+    pb.Hello
+    | pb.Welcome
+    | pb.Task
+    | pb.Receipt
+    | pb.Update
+    | pb.Answer
+    | pb.Cancel
+    | pb.Abandoned
+    | pb.Goodbye
+    | pb.Ready
 )
 
 
@@ -112,6 +121,9 @@ class Assembler:
         if self._open:
             left = sum(map(len, self._open))
             raise PeerError("INVALID_ARGUMENT", f"a {content} where {left} bytes of the last message were expected")
+        names = [v.name for v in frame.vectors]
+        if len(set(names)) < len(names):
+            raise PeerError("INVALID_ARGUMENT", f"two vectors of one name: {', '.join(names)}")
         total = sum(v.size for v in frame.vectors)
         if total > self.limit:
             raise PeerError("RESOURCE_EXHAUSTED", f"vectors of {total} numbers; at most {self.limit} are expected here")

@@ -11,6 +11,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, start_http_server
 
+from fedemu.errors import RunError
 from fedemu.events import (
     CallRetried,
     ClientEvent,
@@ -105,7 +106,12 @@ class Metrics:
     @contextmanager
     def serve(self, port: int, address: str = "0.0.0.0") -> Iterator[int]:  # noqa: S104  containers are scraped from outside
         """Answer scrapes over HTTP inside the context; port 0 takes a free one. Gives the port."""
-        server, thread = start_http_server(port, address, self.registry)
+        try:
+            server, thread = start_http_server(port, address, self.registry)
+        except OSError as error:
+            raise RunError(
+                f"metrics cannot be served on port {port}: {error.strerror}; take a free one, or 0"
+            ) from error
         try:
             yield server.server_port
         finally:
@@ -181,11 +187,12 @@ class Metrics:
     def _lose(self, event: UpdateLost, trip: _Trip | None) -> None:
         if trip is not None:
             trip.down -= event.unsent_down
-            trip.up -= event.unsent_up
-        elif self._arrived and self._arrived[-1].client == event.client:  # received this very moment, but late
-            self._arrived.pop()
+            # a server whose clients are other processes has seen no UpdateSent, and added nothing
+            trip.up = max(0, trip.up - event.unsent_up)
+        else:  # received, but late or unused
+            self._arrived = [e for e in self._arrived if (e.client, e.round) != (event.client, event.round)]
         self._conclude(event, trip)
-        self._settle(event, "late" if event.reason == "late" else "lost")
+        self._settle(event, "late" if event.reason in ("late", "unused") else "lost")
         if event.reason.startswith("undelivered"):
             self._call(event, "failed")
 

@@ -77,7 +77,7 @@ class Outcome:
                 pass
 
     def _lose(self, event: UpdateLost) -> None:
-        if event.reason == "late":
+        if event.reason in ("late", "unused"):
             self._late += 1
         else:
             self._lost += 1

@@ -67,7 +67,7 @@ class Link(Way):
     retry: Annotated[RetryKeys | None, BeforeValidator(_retry, json_schema_input_type=Literal["none"] | RetryKeys)] = (
         RetryKeys()
     )
-    """What the sender of a lost message does; none gives up at once."""
+    """What the sender of a lost message does; none is one attempt."""
     up: Way = Way()
     """From client to server."""
     down: Way = Way()

@@ -101,12 +101,12 @@ class Rounds(Keys):
         if self.barrier and self.goal is not None and self.concurrency is not None and self.goal > self.concurrency:
             text = f"goal {self.goal} is out of reach of concurrency {self.concurrency}"
             yield Clash(frozenset({"goal", "concurrency", "barrier"}), ("goal",), text)
-        enough = self.goal or (self.concurrency if self.barrier else None)
+        enough = self.goal or self.concurrency
         if enough is not None and self.quorum > enough:
             text = (
                 f"quorum {self.quorum} is above {'goal' if self.goal else 'concurrency'} {enough}, which closes a round"
             )
-            yield Clash(frozenset({"quorum", "goal", "concurrency", "barrier"}), ("quorum",), text)
+            yield Clash(frozenset({"quorum", "goal", "concurrency"}), ("quorum",), text)
 
 
 class Group(Keys):
@@ -259,6 +259,6 @@ class Scenario(Keys):
                 yield Clash(keys, ("rounds", "concurrency"), text)
             return
         for key, number in (("goal", rounds.goal), ("quorum", None if rounds.goal else rounds.quorum)):
-            if rounds.barrier and number is not None and number > self.cohort:
+            if (rounds.barrier or key == "quorum") and number is not None and number > self.cohort:
                 text = f"{key} {number} is out of reach of a cohort of {self.cohort} out of {clients} clients"
                 yield Clash(keys, ("rounds", key), text)

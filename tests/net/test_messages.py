@@ -68,6 +68,11 @@ def test_no_frame_is_larger_than_a_mebibyte():
             "a hello where 8 bytes of the last message were expected",
         ),
         (
+            [pb.Frame(update=pb.Update(), vectors=[pb.Vector(name="delta", size=2)] * 2).SerializeToString()],
+            "INVALID_ARGUMENT",
+            "two vectors of one name: delta, delta",
+        ),
+        (
             [pb.Frame(update=pb.Update(), vectors=[pb.Vector(name="delta", size=2**60)]).SerializeToString()],
             "RESOURCE_EXHAUSTED",
             "at most 10 are expected",

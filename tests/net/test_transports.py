@@ -158,3 +158,22 @@ async def test_the_server_notices_a_connection_that_breaks():
         assert await channel.receive() == b"hello"
         channel._call.cancel()
         await asyncio.wait_for(left.wait(), 10)
+
+
+@pytest.mark.parametrize("make", [MemoryTransport, GrpcTransport])
+async def test_a_bug_of_ours_in_a_handler_ends_the_run(make):
+    """gRPC alone would log it and go on; whoever serves must know."""
+
+    async def buggy(channel):
+        raise ZeroDivisionError("ours")
+
+    async def main():
+        transport = make()
+        async with transport.serve(buggy) as address:
+            channel = await transport.connect(address)
+            await channel.send(b"x")
+            await asyncio.sleep(10)
+
+    with pytest.raises(ExceptionGroup) as group:
+        await asyncio.wait_for(main(), 9)
+    assert group.group_contains(ZeroDivisionError, match="ours")

@@ -194,3 +194,15 @@ def test_metrics_md_names_every_metric_and_no_other() -> None:
     documented = set(re.findall(r"^## `(fedemu_\w+)", page, re.MULTILINE))
     _, text = scrape(())
     assert documented == set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+
+
+def test_a_server_that_saw_no_upload_begin_does_not_count_what_never_left() -> None:
+    """Clients elsewhere log their own UpdateSent; of one cut off the server knows only the 100 bytes of its task."""
+    events = (
+        *JOINED,
+        TaskSent(**about(0.0, "a", 1), bytes=100, version=0),
+        lost("a", 1, 3.0, "late", unsent=80),
+    )
+    samples, _ = scrape(events)
+    assert samples["fedemu_wire_bytes_total", (("direction", "down"), ("group", "phones"))] == 100
+    assert samples.get(("fedemu_wire_bytes_total", (("direction", "up"), ("group", "phones"))), 0.0) == 0
