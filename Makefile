@@ -39,5 +39,5 @@ bench: setup  ## speed, as ratios against a floor measured in the same run
 	$(BIN)/python -m tests.bench
 
 proto: setup  ## generate the gRPC messages from proto/
-	@rm -rf $(PB)/fedemu && mkdir -p $(PB)
+	@mkdir -p $(PB) && rm -f $(PB)/*_pb2.py*
 	@$(BIN)/python -m grpc_tools.protoc --proto_path=proto/fedemu/v1 --python_out=$(PB) --pyi_out=$(PB) federation.proto
