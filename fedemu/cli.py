@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import os
+import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -28,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # a kind may be package.module:builder, in a file beside the scenario's author
     arguments = _arguments().parse_args(argv)
+    with suppress(ValueError):  # not the main thread of a program that calls us
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # as Ctrl-C
     try:
         status: int = arguments.command(arguments)
     except ScenarioError as error:
@@ -60,7 +64,12 @@ def _arguments() -> argparse.ArgumentParser:
     join = commands.add_parser("join", help="take part in a served run as one client")
     join.add_argument("--server", required=True, metavar="ADDR", help="host:port or unix:PATH")
     join.add_argument("--group", required=True, help="a group of the scenario")
-    join.add_argument("--slot", type=int, metavar="N", help="which client of the group, from 0; default the next free")
+    join.add_argument(
+        "--slot",
+        type=_SLOT,
+        metavar="N",
+        help="which client of the group, from 0; default the next free",
+    )
     join.add_argument(
         "--allow",
         action="append",
@@ -68,7 +77,7 @@ def _arguments() -> argparse.ArgumentParser:
         metavar="PACKAGE",
         help="run code of this package if the scenario names it",
     )
-    join.add_argument("--metrics-port", type=int, metavar="N", help="answer Prometheus here")
+    join.add_argument("--metrics-port", type=_PORT, metavar="N", help="answer Prometheus here")
     join.set_defaults(command=_join)
 
     check = commands.add_parser("check", help="report every fault of scenarios as file:line: key: fault")
@@ -97,7 +106,7 @@ def _take_scenario(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clock", choices=["virtual", "real"], help="replace the clock")
     parser.add_argument("--transport", choices=["memory", "grpc"], help="replace the transport")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the run directory here; it must not exist yet")
-    parser.add_argument("--metrics-port", type=int, metavar="N", help="answer Prometheus here (0: a free port)")
+    parser.add_argument("--metrics-port", type=_PORT, metavar="N", help="answer Prometheus here (0: a free port)")
     parser.add_argument(
         "--linger",
         type=_duration,
@@ -120,6 +129,18 @@ def _setting(text: str) -> tuple[str, str]:
     if not (key and equals):
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE; write e.g. clients.phones.link.delay=80ms")
     return key, value
+
+
+def _number_to(limit: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) > limit:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {limit}")
+        return int(text)
+
+    return parse
+
+
+_PORT, _SLOT = _number_to(65535), _number_to(2**32 - 1)
 
 
 def _duration(text: str) -> float:

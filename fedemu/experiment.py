@@ -19,7 +19,7 @@ from fedemu.clock import Clock, RealClock, VirtualClock, finish
 from fedemu.compute._base import Compute
 from fedemu.compute.inline import inline
 from fedemu.compute.pool import pool
-from fedemu.errors import first_of
+from fedemu.errors import RunError, first_of
 from fedemu.events import Event, Observer, RunFinished, RunStarted
 from fedemu.learning import Learning, Recipe
 from fedemu.net.channel import Conversation, Transport
@@ -64,8 +64,11 @@ def run(
     learning = recipe()
     outcome = Outcome(target=scenario.stop.accuracy)
     if out is not None:
-        out.mkdir(parents=True)
-        (out / "scenario.yaml").write_text(as_yaml(cell, question), encoding="utf-8")
+        try:
+            out.mkdir(parents=True)
+            (out / "scenario.yaml").write_text(as_yaml(cell, question), encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"{out} cannot be written: {error.strerror}") from error
     with JsonLines(out and out / "events.jsonl") as log:
         play = _Play(scenario, learning, recipe, compute, (log, outcome, *observers))
         play.begin()

@@ -20,6 +20,8 @@ RATES: Mapping[str, float] = {"bit/s": 1, "kbit/s": 1e3, "Mbit/s": 1e6, "Gbit/s"
 
 
 def _parse(value: object, units: Mapping[str, float], example: str) -> float:
+    if isinstance(value, str) and re.match(r"\s*-\s*[0-9.]", value):
+        raise ValueError(f"{value!r} is negative; write e.g. {example}")
     match = re.fullmatch(rf"({_NUMBER})\s*([^\s\d].*)", value.strip()) if isinstance(value, str) else None
     if match is None or match[2] not in units:
         raise ValueError(f"{value!r} has no unit of {', '.join(units)}; write e.g. {example}")

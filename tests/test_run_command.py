@@ -272,3 +272,29 @@ def check_interrupted(out: Path) -> None:
     result = json.loads((out / "result.json").read_text())
     assert result["stopped_by"] == "interrupted"
     assert result["emulated_seconds"] == log[-1]["time"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["join", "--server", "x", "--group", "g", "--slot=-1"], "'-1' is not a whole number from 0"),
+        (["run", "s.yaml", "--metrics-port", "99999"], "'99999' is not a whole number from 0 to 65535"),
+    ],
+)
+def test_numbers_out_of_range_are_faulty_arguments(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 2, and what was expected."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert text in capsys.readouterr().err
+
+
+def test_an_out_directory_that_cannot_be_made_is_one_line(
+    scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plain file stands where a directory would have to be: status 1, and the system's own words."""
+    (tmp_path / "file").write_text("")
+    assert main(["run", scenario, "--quiet", "--out", str(tmp_path / "file" / "run")]) == 1
+    assert "cannot be written: Not a directory" in capsys.readouterr().err

@@ -128,6 +128,9 @@ class GrpcTransport:
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(_SERVICE.full_name, {_METHOD.name: method}),)
         )
+        port_text = self._listen.rpartition(":")[2]
+        if port_text.isdigit() and int(port_text) > 65535:  # gRPC would take it modulo 65536
+            raise NetworkError(f"cannot listen on {self._listen}: ports end at 65535")
         try:
             port = server.add_insecure_port(self._listen)
         except RuntimeError as error:

@@ -196,7 +196,7 @@ class Scenario(Keys):
     clock: Literal["virtual", "real"] = "virtual"
     """virtual: emulated time as fast as the CPU allows; real: wall-clock time."""
     transport: Literal["memory", "grpc"] = "memory"
-    """memory: one process; grpc: real sockets; the same results on the virtual clock."""
+    """memory: queues within one process; grpc: real sockets, so far on the real clock only."""
     dataset: Annotated[Kind, KindOf("datasets", house=DatasetKeys)]
     """What is learned."""
     partition: Annotated[Kind, KindOf("partitioners")]
