@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import signal
 import sys
 import threading
@@ -31,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append(here)  # a kind may be package.module:builder, in a file beside the scenario's author
     arguments = _arguments().parse_args(argv)
     with suppress(ValueError):  # not the main thread of a program that calls us
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # as Ctrl-C
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         status: int = arguments.command(arguments)
     except ScenarioError as error:

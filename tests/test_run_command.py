@@ -235,7 +235,16 @@ def test_ctrl_c_ends_a_run_within_two_seconds_and_writes_what_it_has(
     assert latency < 2
 
 
-def until_interrupted(command: list[str], *, busy: bool) -> float:
+def test_a_termination_is_an_interruption(scenario: str, tmp_path: Path) -> None:
+    """Containers are stopped with SIGTERM: the same status and the same valid run directory."""
+    out = tmp_path / "run"
+    sets = ["compute.kind=inline", "stop.accuracy=100%", "stop.rounds=1000000", "clients.phones.link.delay=5ms"]
+    command = ["run", scenario, "--clock", "real", "--out", str(out), *(a for s in sets for a in ("--set", s))]
+    until_interrupted(command, busy=False, by=signal.SIGTERM)
+    check_interrupted(out)
+
+
+def until_interrupted(command: list[str], *, busy: bool, by: signal.Signals = signal.SIGINT) -> float:
     """Interrupt the command when clients work; return the seconds until it has ended as it should."""
     with subprocess.Popen(
         [sys.executable, "-c", f"import sys; from fedemu.cli import main; sys.exit(main({command}))"],
@@ -252,7 +261,7 @@ def until_interrupted(command: list[str], *, busy: bool) -> float:
                     break
             time.sleep(0.5)
             sent = time.monotonic()
-            process.send_signal(signal.SIGINT)
+            process.send_signal(by)
             rest = process.communicate(timeout=20)[1]
             latency = time.monotonic() - sent
         finally:
