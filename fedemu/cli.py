@@ -184,11 +184,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         )
     if arguments.transport == "memory":
         raise ScenarioError([Fault("--transport", 1, "transport", "'memory' does not reach clients elsewhere")])
+    said = _load(arguments, None, None).cells[0].resolved
     for written, answer in (("clock", "virtual"), ("transport", "memory")):
-        if (
-            getattr(arguments, written) is None
-            and _load(arguments, None, None).cells[0].resolved.get(written) == answer
-        ):
+        if getattr(arguments, written) is None and said.get(written) == answer:
             fault = f"{answer!r} cannot be served; leave it out, or say --clock real --transport grpc"
             raise ScenarioError([Fault(arguments.scenario, 1, written, fault)])
     plan = _load(arguments, "real", "grpc")
