@@ -2,6 +2,8 @@
 
 The event log is the run. Observers turn events into files, metrics and a console; none of them touches the maths.
 Per-client events carry client, group, round and attempt.
+
+A Measurement is told to observers and is not part of the log.
 """
 
 import dataclasses
@@ -139,7 +141,8 @@ class UpdateLost(TaskEvent):
     """late, unused (it came in time, but the run ended before a round could use it), or one that starts with
     `undelivered` or `client left`."""
     wasted: Bytes
-    """Bytes of this assignment that crossed the links for nothing, both directions and all attempts together."""
+    """Bytes of this assignment that crossed the links for nothing, both directions and all attempts together, as far as
+    the server knew then. Copies that crossed later or unseen are not in it; `observers/trips.py` counts them."""
     unsent_down: Bytes
     """Bytes that TaskSent announced and that never left: the transfer was cut off."""
     unsent_up: Bytes
@@ -157,6 +160,27 @@ class CallRetried(TaskEvent):
     """up or down."""
     reason: str
     wait: Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement(Event):
+    """What the real world did, beside the run: told to observers on the real clock.
+
+    It is never written to the log and is no part of the digest.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelayMeasured(Measurement):
+    """A message has arrived at the other end of an emulated link."""
+
+    group: str
+    direction: str
+    """up or down."""
+    requested: Seconds
+    """Delay that the link asked for, from the send to the arrival."""
+    achieved: Seconds
+    """What it was."""
 
 
 Observer: TypeAlias = Callable[[Event], None]

@@ -13,27 +13,38 @@ Result = Mapping[str, Any]
 def of_run(result: Result) -> str:
     """Return the summary of one run."""
     target, final, carried, updates = (result[key] for key in ("target", "final", "bytes", "updates"))
-    lines = {}
+    lines = []
     if target is not None:
         if target["reached"]:
             how = f"reached after {show_duration(target['time'])} of emulated time, in round {target['round']}"
         else:
             how = f"not reached; the run was stopped by {result['stopped_by']}"
-        lines["target"] = f"{100 * target['accuracy']:.4g} % accuracy, {how}"
+        lines.append(("target", f"{100 * target['accuracy']:.4g} % accuracy, {how}"))
     if final is not None:
-        lines["accuracy"] = f"{100 * final['accuracy']:.4g} % at the end, in round {final['round']}"
-    lines["emulated time"] = (
-        f"{result['emulated_seconds']:.3f} s ({show_duration(result['emulated_seconds'])}), "
-        f"computed in {show_duration(result['wall_seconds'])}"
-    )
-    lines["traffic"] = (
-        f"{show_size(carried['up'])} up, {show_size(carried['down'])} down, {show_size(carried['wasted'])} of it wasted"
-    )
+        lines.append(("accuracy", f"{100 * final['accuracy']:.4g} % at the end, in round {final['round']}"))
+    spent = f"{result['emulated_seconds']:.3f} s ({show_duration(result['emulated_seconds'])})"
+    up, down, wasted = (show_size(carried[key]) for key in ("up", "down", "wasted"))
     counts = ", ".join(f"{updates[key]} {key}" for key in ("aggregated", "late", "lost", "rejected"))
-    lines["updates"] = f"{counts}; {result['calls']['retried']} calls retried"
-    lines["digest"] = result["digest"]
+    lines += [
+        ("emulated time", f"{spent}, computed in {show_duration(result['wall_seconds'])}"),
+        ("traffic", f"{up} up, {down} down, {wasted} of it wasted"),
+        ("updates", f"{counts}; {result['calls']['retried']} calls retried"),
+        *(
+            ("delay", f"{group} {direction}: {_delay(delay)}")
+            for group, directions in result.get("delays", {}).items()
+            for direction, delay in directions.items()
+        ),
+        ("digest", result["digest"]),
+    ]
     heading = f"{result['name']}, seed {result['seed']}, {result['clock']} clock over {result['transport']}"
-    return "\n".join([heading, *(f"  {label:<14} {text}" for label, text in lines.items())])
+    return "\n".join([heading, *(f"  {label:<14} {text}" for label, text in lines)])
+
+
+def _delay(measured: Mapping[str, Any]) -> str:
+    """Write what a link asked for and what it was, both as means, and how far they lie apart."""
+    requested, achieved = (f"{1e3 * measured[key]['mean']:.1f} ms {key}" for key in ("requested", "achieved"))
+    error = ", ".join(f"{key} {1e3 * measured['error'][key]:.1f} ms" for key in ("p50", "p99", "max"))
+    return f"{requested}, {achieved} (error {error}; {measured['count']:,} messages)"
 
 
 def of_grid(axes: Sequence[str], runs: Iterable[tuple[Mapping[str, str], Result]]) -> str:

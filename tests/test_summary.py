@@ -37,6 +37,27 @@ def test_a_runs_summary_has_a_line_for_each_number() -> None:
     ]
 
 
+def test_a_run_on_the_real_clock_tells_how_far_its_delays_can_be_trusted() -> None:
+    """One line a link, in milliseconds."""
+
+    def spread(mean: float, p50: float, p99: float, most: float) -> dict[str, float]:
+        return {"mean": mean, "p50": p50, "p90": p50, "p99": p99, "max": most}
+
+    up = {
+        "count": 1320,
+        "requested": spread(0.04, 0.039, 0.05, 0.06),
+        "achieved": spread(0.0404, 0.039, 0.05, 0.06),
+        "error": spread(0.0004, 0.0003, 0.0011, 0.002),
+    }
+    lines = of_run(result(clock="real", delays={"wifi": {"up": up, "down": {**up, "count": 7}}})).splitlines()
+    text = "40.0 ms requested, 40.4 ms achieved (error p50 0.3 ms, p99 1.1 ms, max 2.0 ms"
+    assert lines[-3:] == [
+        f"  delay          wifi up: {text}; 1,320 messages)",
+        f"  delay          wifi down: {text}; 7 messages)",
+        "  digest         abc",
+    ]
+
+
 def test_a_target_that_was_missed_says_what_stopped_the_run() -> None:
     """Censored: no time is printed as if it were the answer."""
     missed = {**result()["target"], "reached": False}

@@ -5,7 +5,7 @@ from typing import Self
 from rich.console import Console as Screen
 from rich.progress import BarColumn, Progress, TextColumn
 
-from fedemu.events import Evaluated, Event, RoundClosed, RunFinished, RunStarted, TargetReached
+from fedemu.events import Evaluated, Event, Measurement, RoundClosed, RunFinished, RunStarted, TargetReached
 from fedemu.types import Seconds
 from fedemu.units import show_duration
 
@@ -47,7 +47,9 @@ class Console:
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
-        if self._untold and not isinstance(event, Evaluated | TargetReached):  # the line waits for its round's accuracy
+        if self._untold and not isinstance(
+            event, Evaluated | TargetReached | Measurement
+        ):  # the line waits for its round's accuracy
             self._tell()
         match event:
             case RunStarted():

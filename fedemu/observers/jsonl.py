@@ -4,11 +4,11 @@ import hashlib
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from fedemu.events import Event, RoundClosed, RoundFailed, RunFinished, as_line
+from fedemu.events import Event, Measurement, RoundClosed, RoundFailed, RunFinished, as_line
 
 
 class JsonLines:
-    """Writes every event to `events.jsonl`. Use as a context manager.
+    """Writes every event but measurements to `events.jsonl`. Use as a context manager.
 
     Args:
         path: The file, which is made anew; None writes nothing and only computes the digest.
@@ -19,6 +19,8 @@ class JsonLines:
         self._hash = hashlib.sha256()
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, Measurement):
+            return
         line = f"{as_line(event)}\n".encode()
         self._hash.update(line)
         if self._file is not None:

@@ -6,7 +6,6 @@ Every series has the constant labels `run` and `clock`, and none names a client:
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, start_http_server
@@ -17,24 +16,31 @@ from fedemu.events import (
     ClientEvent,
     ClientJoined,
     ClientLeft,
+    DelayMeasured,
     Evaluated,
     Event,
+    Measurement,
     RoundClosed,
     RoundFailed,
+    RunFinished,
     TargetReached,
     TaskEvent,
-    TaskReceived,
     TaskSent,
-    TrainingFinished,
     UpdateLost,
     UpdateReceived,
     UpdateRejected,
     UpdateSent,
 )
-from fedemu.types import Bytes, ClientId, Seconds
+from fedemu.observers.phases import Phases, Spent
+from fedemu.observers.trips import Trip, Trips
+from fedemu.types import ClientId, Seconds
 
 DURATIONS = tuple(step * 10.0**power for power in range(-3, 5) for step in (1, 2, 5))
 """Buckets from 1 ms to 14 h, three a decade: an emulated round may take anything."""
+DELAYS = tuple(step * 10.0**power for power in range(-4, 2) for step in (1, 2, 5))
+"""Buckets from 0.1 ms to 50 s."""
+ERRORS = (*(step * 10.0**power for power in range(-4, 0) for step in (1, 2, 5)), 1.0)
+"""Buckets from 0.1 ms to 1 s."""
 STALENESS = (0, 1, 2, 4, 8, 16, 32, 64)
 
 
@@ -53,16 +59,6 @@ class _Registry(CollectorRegistry):
                 if not sample.name.endswith("_created") and not math.isnan(sample.value)
             ]
             yield metric
-
-
-@dataclass(slots=True)
-class _Trip:
-    """One task on its way out and back, as far as it is known here."""
-
-    sent: Seconds
-    trained: Seconds | None = None
-    down: Bytes = 0
-    up: Bytes = 0
 
 
 class Metrics:
@@ -94,12 +90,24 @@ class Metrics:
         self._bytes = counter("fedemu_wire_bytes_total", "Bytes of tasks and updates on links", ["group", "direction"])
         self._calls = counter("fedemu_calls_total", "Tasks and updates sent, all attempts", ["group", "outcome"])
         self._clients = gauge("fedemu_clients", "Connected clients", ["state"])
+        self._delay = Histogram(
+            "fedemu_link_delay_seconds",
+            "Delay of messages on emulated links, as asked for and as it was",
+            ["group", "direction", "kind"],
+            registry=self.registry,
+            buckets=DELAYS,
+        )
+        self._error = Histogram(
+            "fedemu_link_delay_error_seconds",
+            "Delay of messages on emulated links beyond what was asked for",
+            ["group", "direction"],
+            registry=self.registry,
+            buckets=ERRORS,
+        )
+        self._phases, self._trips = Phases(self._spend), Trips()
         self._connected: dict[ClientId, None] = {}
-        self._trips: dict[tuple[ClientId, int], _Trip] = {}
         self._working: dict[ClientId, int] = {}
         """The round that a client works for."""
-        self._arrived: list[UpdateReceived] = []
-        """Received, and not yet in a global model."""
         self._closed: Seconds = 0.0
         """When the last round closed: evaluating its model is not the run's time."""
 
@@ -120,12 +128,22 @@ class Metrics:
             thread.join()
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, Measurement):
+            self._measure(event)
+            return
         self._time.set(event.at)
+        self._phases(event)
+        trips = self._trips.follow(event)
         match event:
             case TaskEvent():
-                self._take(event)
+                self._take(event, trips[0] if trips else None)
             case RoundClosed():
-                self._close(event)
+                self._rounds.labels("closed").inc()
+                self._closed = event.at
+                self._duration.observe(event.duration)
+                for trip in trips:
+                    self._updates.labels(trip.group, "aggregated").inc()
+                    self._carry(trip)
             case RoundFailed():
                 self._rounds.labels("failed").inc()
             case Evaluated():
@@ -139,94 +157,66 @@ class Metrics:
                 self._connected.pop(event.client, None)
                 self._working.pop(event.client, None)
                 self._count()
+            case RunFinished():
+                for trip in trips:
+                    self._carry(trip)
             case _:
                 pass
 
-    def _take(self, event: TaskEvent) -> None:
-        trip = self._trips.get((event.client, event.round))
+    def _take(self, event: TaskEvent, trip: Trip | None) -> None:
         match event:
             case TaskSent():
-                trip = self._trips.setdefault((event.client, event.round), _Trip(sent=event.at))
-                trip.down += event.bytes
                 self._working[event.client] = event.round
                 self._count()
                 self._call(event, "sent")
-            case TaskReceived() if trip is not None:
-                self._observe(event, "download", event.at - trip.sent)
-            case TrainingFinished():
-                self._observe(event, "compute", event.duration)
-                if trip is not None:
-                    trip.trained = event.at
             case UpdateSent():
                 self._call(event, "sent")
-                if trip is None:
-                    self._carry(event, up=event.bytes)
-                else:
-                    trip.up += event.bytes
+                if trip is None:  # nothing will settle it
+                    self._bytes.labels(event.group, "up").inc(event.bytes)
             case CallRetried():
                 self._call(event, "retried")
             case UpdateReceived():
-                self._receive(event, trip)
+                self._staleness.observe(event.staleness)
+                self._rest(event)
             case UpdateLost():
-                self._lose(event, trip)
+                self._settle(event, "late" if event.reason in ("late", "unused") else "lost", trip)
+                if event.reason.startswith("undelivered"):
+                    self._call(event, "failed")
             case UpdateRejected():
-                self._conclude(event, trip)
-                self._settle(event, "rejected")
+                self._settle(event, "rejected", trip)
             case _:
                 pass
 
-    def _receive(self, event: UpdateReceived, trip: _Trip | None) -> None:
-        self._staleness.observe(event.staleness)
-        self._arrived.append(event)
+    def _settle(self, event: TaskEvent, outcome: str, trip: Trip | None) -> None:
+        self._updates.labels(event.group, outcome).inc()
         if trip is not None:
-            trip.up = trip.up or event.bytes  # a server whose clients are other processes sees no UpdateSent
-            if trip.trained is not None:
-                self._observe(event, "upload", event.at - trip.trained)
-        self._conclude(event, trip)
+            self._carry(trip)
+        if trip is None or trip.arrived is None:  # else it rests since then, or works on the next
+            self._rest(event)
 
-    def _lose(self, event: UpdateLost, trip: _Trip | None) -> None:
-        if trip is not None:
-            trip.down -= event.unsent_down
-            # a server whose clients are other processes has seen no UpdateSent, and added nothing
-            trip.up = max(0, trip.up - event.unsent_up)
-        else:  # received, but late or unused
-            self._arrived = [e for e in self._arrived if (e.client, e.round) != (event.client, event.round)]
-        self._conclude(event, trip)
-        self._settle(event, "late" if event.reason in ("late", "unused") else "lost")
-        if event.reason.startswith("undelivered"):
-            self._call(event, "failed")
+    def _carry(self, trip: Trip) -> None:
+        """Count the bytes of a trip that is settled: what a transfer that was cut off had announced may never leave."""
+        self._bytes.labels(trip.group, "down").inc(trip.down)
+        self._bytes.labels(trip.group, "up").inc(trip.up)
 
-    def _conclude(self, event: TaskEvent, trip: _Trip | None) -> None:
-        """End a trip. Only now its bytes are certain: a transfer that was cut off had announced more than it sent."""
-        if trip is not None:
-            self._carry(event, down=trip.down, up=trip.up)
-            del self._trips[event.client, event.round]
+    def _rest(self, event: TaskEvent) -> None:
         if self._working.get(event.client) == event.round:  # else it was given up, and works for another round already
             del self._working[event.client]
             self._count()
-
-    def _close(self, event: RoundClosed) -> None:
-        self._rounds.labels("closed").inc()
-        self._closed = event.at
-        self._duration.observe(event.duration)
-        for update in self._arrived:
-            self._observe(update, "wait", event.at - update.at)
-            self._settle(update, "aggregated")
-        self._arrived.clear()
 
     def _count(self) -> None:
         self._clients.labels("working").set(len(self._working))
         self._clients.labels("idle").set(len(self._connected) - len(self._working))
 
-    def _observe(self, event: ClientEvent, phase: str, duration: Seconds) -> None:
-        self._phase.labels(event.group, phase).observe(duration)
-
-    def _settle(self, event: ClientEvent, outcome: str) -> None:
-        self._updates.labels(event.group, outcome).inc()
+    def _spend(self, spent: Spent) -> None:
+        self._phase.labels(spent.group, spent.phase).observe(spent.seconds)
 
     def _call(self, event: ClientEvent, outcome: str) -> None:
         self._calls.labels(event.group, outcome).inc()
 
-    def _carry(self, event: ClientEvent, *, down: Bytes = 0, up: Bytes = 0) -> None:
-        self._bytes.labels(event.group, "down").inc(down)
-        self._bytes.labels(event.group, "up").inc(up)
+    def _measure(self, event: Measurement) -> None:
+        if isinstance(event, DelayMeasured):
+            link = event.group, event.direction
+            self._delay.labels(*link, "requested").observe(event.requested)
+            self._delay.labels(*link, "achieved").observe(event.achieved)
+            self._error.labels(*link).observe(event.achieved - event.requested)

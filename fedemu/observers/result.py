@@ -1,16 +1,19 @@
 """The outcome of a run, folded from its events: what stands in `result.json`.
 
-Bytes are what the links carried, all attempts included: what TaskSent and UpdateSent announced, less what UpdateLost
-says never left. A server whose clients are other processes sees no UpdateSent; there the updates that it received stand
-for those that were sent.
+Bytes are what the links carried, all attempts included, and `wasted` is all of them but one copy of the task and one of
+the update for each update that went into a global model; `trips` says what that means where clients are elsewhere.
 """
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from fedemu.events import (
     CallRetried,
+    DelayMeasured,
     Evaluated,
     Event,
     RoundClosed,
@@ -22,6 +25,7 @@ from fedemu.events import (
     UpdateRejected,
     UpdateSent,
 )
+from fedemu.observers.trips import Trips
 from fedemu.types import Bytes, Seconds
 
 
@@ -41,21 +45,21 @@ class Outcome:
         self._round, self._time = 0, 0.0
         self._final: dict[str, Any] | None = None
         self._best: dict[str, Any] | None = None
-        self._down = self._sent = self._received = self._wasted = 0
+        self._trips = Trips()
+        self._delays: dict[tuple[str, str], _Delays] = {}
+        """By group and direction."""
         self._tasks = self._uploads = self._downloads = self._retried = self._undelivered = 0
         self._aggregated = self._late = self._given_up = self._lost = self._rejected = 0
 
     def __call__(self, event: Event) -> None:
+        self._trips.follow(event)
         match event:
             case TaskSent():
                 self._tasks += 1
-                self._down += event.bytes
             case UpdateSent():
                 self._uploads += 1
-                self._sent += event.bytes
             case UpdateReceived():
                 self._downloads += 1
-                self._received += event.bytes
             case UpdateLost():
                 self._lose(event)
             case UpdateRejected():
@@ -68,6 +72,8 @@ class Outcome:
                 self._round, self._time = event.round, event.at
             case Evaluated():
                 self._evaluate(event)
+            case DelayMeasured():
+                self._delays.setdefault((event.group, event.direction), _Delays()).add(event)
             case RunStarted():
                 self._started = event
             case RunFinished():
@@ -82,9 +88,6 @@ class Outcome:
         else:
             self._lost += 1
         self._undelivered += event.reason.startswith("undelivered")
-        self._wasted += event.wasted
-        self._down -= event.unsent_down
-        self._sent -= event.unsent_up
 
     def _evaluate(self, event: Evaluated) -> None:
         # its model is from the end of the round: on the real clock, evaluating takes time that is not the run's
@@ -99,7 +102,7 @@ class Outcome:
 
     @property
     def _bytes(self) -> dict[str, Bytes]:
-        return {"up": self._sent if self._uploads else self._received, "down": self._down}
+        return {"up": self._trips.up, "down": self._trips.down}
 
     def _so_far(self, time: Seconds, round: int) -> dict[str, Any]:
         # all that clients were asked for and that are settled, whether they helped or not; a client that was given up
@@ -144,7 +147,7 @@ class Outcome:
             "best": self._best,
             "emulated_seconds": self._time,
             "wall_seconds": wall_seconds,
-            "bytes": {**self._bytes, "wasted": self._wasted},
+            "bytes": {**self._bytes, "wasted": self._trips.up + self._trips.down - self._trips.used},
             "updates": {
                 "aggregated": self._aggregated,
                 "late": self._late,
@@ -156,5 +159,39 @@ class Outcome:
                 "retried": self._retried,
                 "failed": self._undelivered,
             },
+            **({"delays": self._delays_by_group()} if clock == "real" else {}),
             "digest": digest,
         }
+
+    def _delays_by_group(self) -> dict[str, dict[str, Any]]:
+        groups: dict[str, dict[str, Any]] = {}
+        for (group, direction), delays in sorted(self._delays.items()):
+            groups.setdefault(group, {})[direction] = delays.as_dict()
+        return groups
+
+
+class _Delays:
+    """Every delay of one group's links in one direction: 16 bytes a message, so that percentiles are exact."""
+
+    def __init__(self) -> None:
+        self._requested, self._achieved = array("d"), array("d")
+
+    def add(self, event: DelayMeasured) -> None:
+        self._requested.append(event.requested)
+        self._achieved.append(event.achieved)
+
+    def as_dict(self) -> dict[str, Any]:
+        requested, achieved = np.array(self._requested), np.array(self._achieved)
+        return {
+            "count": len(requested),
+            "requested": _spread(requested),
+            "achieved": _spread(achieved),
+            "error": _spread(achieved - requested),
+        }
+
+
+def _spread(seconds: "np.ndarray[Any, np.dtype[np.float64]]") -> dict[str, Seconds]:
+    """Return mean, percentiles and maximum, to the microsecond."""
+    p50, p90, p99 = np.percentile(seconds, (50, 90, 99))
+    spread = {"mean": seconds.mean(), "p50": p50, "p90": p90, "p99": p99, "max": seconds.max()}
+    return {name: round(float(value), 6) for name, value in spread.items()}

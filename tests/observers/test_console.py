@@ -4,7 +4,16 @@ import io
 
 from rich.console import Console as Screen
 
-from fedemu.events import ClientJoined, Evaluated, Event, RoundClosed, RoundStarted, RunFinished, RunStarted
+from fedemu.events import (
+    ClientJoined,
+    DelayMeasured,
+    Evaluated,
+    Event,
+    RoundClosed,
+    RoundStarted,
+    RunFinished,
+    RunStarted,
+)
 from fedemu.observers.console import Console
 
 
@@ -46,6 +55,13 @@ def test_a_log_file_gets_one_line_a_round() -> None:
         "round 2/3, accuracy 25.0% of 60.0%, 80.0s emulated, 1 straggler",
         "round 3/3, accuracy 40.0% of 60.0%, 2min 00s emulated, 2 stragglers",
     ]
+
+
+def test_a_measurement_does_not_cut_a_round_off_from_its_accuracy() -> None:
+    """Messages arrive while the model is evaluated: 25 % is round 1's all the same."""
+    measured = DelayMeasured(at=40.0, group="phones", direction="up", requested=0.04, achieved=0.0403)
+    lines = watch((START, closed(1), measured, EVENTS[3], EVENTS[4]), seconds=1.0).splitlines()
+    assert lines[1:] == ["round 1/3, accuracy 25.0% of 60.0%, 40.0s emulated"]
 
 
 def test_a_log_file_gets_at_most_a_line_a_second_and_always_the_last() -> None:

@@ -5,7 +5,7 @@ import json
 import math
 from pathlib import Path
 
-from fedemu.events import ClientJoined, Evaluated, RoundClosed, RunStarted
+from fedemu.events import ClientJoined, DelayMeasured, Evaluated, RoundClosed, RunStarted
 from fedemu.observers.jsonl import JsonLines
 
 EVENTS = (
@@ -49,3 +49,15 @@ def test_who_follows_the_file_sees_whole_rounds(tmp_path: Path) -> None:
         for event in EVENTS:
             log(event)
         assert len(path.read_bytes().splitlines()) == 3
+
+
+def test_a_measurement_is_no_part_of_the_log(tmp_path: Path) -> None:
+    """What the real world did differs from run to run: neither the file nor the digest has it."""
+    measured = DelayMeasured(at=1.0, group="phones", direction="up", requested=0.04, achieved=0.0403)
+    with JsonLines(None) as plain, JsonLines(tmp_path / "events.jsonl") as log:
+        for event in EVENTS:
+            plain(event)
+            log(event)
+            log(measured)
+    assert log.digest == plain.digest
+    assert len((tmp_path / "events.jsonl").read_bytes().splitlines()) == len(EVENTS)

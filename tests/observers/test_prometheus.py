@@ -12,10 +12,12 @@ from fedemu.events import (
     CallRetried,
     ClientJoined,
     ClientLeft,
+    DelayMeasured,
     Evaluated,
     Event,
     RoundClosed,
     RoundFailed,
+    RunFinished,
     TargetReached,
     TaskReceived,
     TaskSent,
@@ -50,8 +52,8 @@ def received(client: str, round: int, at: float, staleness: int = 0) -> UpdateRe
     return UpdateReceived(**about(at, client, round), bytes=110, staleness=staleness)
 
 
-def lost(client: str, round: int, at: float, reason: str, *, unsent: int = 0) -> UpdateLost:
-    return UpdateLost(**about(at, client, round), reason=reason, wasted=0, unsent_down=0, unsent_up=unsent)
+def lost(client: str, round: int, at: float, reason: str, *, wasted: int, unsent: int = 0) -> UpdateLost:
+    return UpdateLost(**about(at, client, round), reason=reason, wasted=wasted, unsent_down=0, unsent_up=unsent)
 
 
 JOINED = tuple(ClientJoined(at=0.0, client=f"phones/{c}", group="phones") for c in "abc")
@@ -117,10 +119,10 @@ def test_updates_that_do_not_help_are_told_apart() -> None:
         *JOINED,
         *trip("a", 1, 0.0),
         received("a", 1, 8.0),
-        lost("a", 1, 8.0, "late"),
+        lost("a", 1, 8.0, "late", wasted=210),
         *trip("b", 1, 0.0),
         TaskSent(**about(9.0, "b", 2), bytes=100, version=0),
-        lost("b", 1, 9.1, "undelivered: update", unsent=80),
+        lost("b", 1, 9.1, "undelivered: update", wasted=130, unsent=80),
         *trip("c", 1, 0.0),
         CallRetried(**about(6.0, "c", 1), direction="up", reason="not acknowledged", wait=1.0),
         UpdateRejected(**about(9.2, "c", 1), reason="nan"),
@@ -197,12 +199,40 @@ def test_metrics_md_names_every_metric_and_no_other() -> None:
 
 
 def test_a_server_that_saw_no_upload_begin_does_not_count_what_never_left() -> None:
-    """Clients elsewhere log their own UpdateSent; of one cut off the server knows only the 100 bytes of its task."""
+    """Clients elsewhere log UpdateSent; the server knows its 100 bytes, and that 30 of the update left."""
     events = (
         *JOINED,
         TaskSent(**about(0.0, "a", 1), bytes=100, version=0),
-        lost("a", 1, 3.0, "late", unsent=80),
+        lost("a", 1, 3.0, "late", wasted=130, unsent=80),
     )
     samples, _ = scrape(events)
-    assert samples["fedemu_wire_bytes_total", (("direction", "down"), ("group", "phones"))] == 100
-    assert samples.get(("fedemu_wire_bytes_total", (("direction", "up"), ("group", "phones"))), 0.0) == 0
+    assert labelled(samples, "fedemu_wire_bytes_total") == {("down", "phones"): 100, ("up", "phones"): 30}
+
+
+def test_what_nothing_settled_counts_when_the_run_is_over() -> None:
+    """Interrupted while an update was on its way: 100 bytes down, 110 up, at the end and not before."""
+    assert not labelled(scrape(trip("a", 1, 0.0))[0], "fedemu_wire_bytes_total")
+    events = (*trip("a", 1, 0.0), RunFinished(at=6.0, reason="interrupted", time=0.0))
+    samples, _ = scrape(events)
+    assert labelled(samples, "fedemu_wire_bytes_total") == {("down", "phones"): 100, ("up", "phones"): 110}
+
+
+def test_what_was_measured_tells_the_emulations_own_error() -> None:
+    """40 ms asked for; 40.3 ms, 42 ms and 39.9 ms long: 0.3 ms, 2 ms and less than nothing too late."""
+    achieved = (0.0403, 0.042, 0.0399)
+    events = [
+        DelayMeasured(at=7.0, group="phones", direction="up", requested=0.04, achieved=seconds) for seconds in achieved
+    ]
+    samples, _ = scrape(events)
+    link = (("direction", "up"), ("group", "phones"))
+    assert samples["fedemu_link_delay_seconds_count", (*link, ("kind", "requested"))] == 3
+    assert abs(samples["fedemu_link_delay_seconds_sum", (*link, ("kind", "achieved"))] - 0.1222) < 1e-12
+    buckets = {
+        float(dict(labels)["le"]): count
+        for (name, labels), count in samples.items()
+        if name == "fedemu_link_delay_error_seconds_bucket"
+    }
+    assert min(buckets) == 1e-4
+    assert sorted(buckets)[-2:] == [1.0, float("inf")]
+    assert [buckets[le] for le in (1e-4, 2e-4, 5e-4, 1e-3, 5e-3, float("inf"))] == [1, 1, 2, 2, 3, 3]
+    assert samples["fedemu_run_seconds", ()] == 0  # it is no event of the run

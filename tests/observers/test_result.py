@@ -8,6 +8,7 @@ import pytest
 
 from fedemu.events import (
     CallRetried,
+    DelayMeasured,
     Evaluated,
     Event,
     RoundClosed,
@@ -68,7 +69,7 @@ def outcome(events: Iterable[Event], *, target: float | None = None, targets: tu
 
 
 def test_two_rounds_by_hand() -> None:
-    """Down 4 tasks of 100; up 5 updates of 110 less the 80 bytes that never left; wasted what the lost one carried."""
+    """Down 4 tasks of 100; up 5 updates of 110 less 80 bytes that never left; 3 of each are in a model: 630."""
     assert outcome((START, *FIRST, *SECOND, FINISH)) == {
         "name": "hand",
         "seed": 7,
@@ -83,7 +84,7 @@ def test_two_rounds_by_hand() -> None:
         "best": {"accuracy": 0.6, "round": 1, "time": 5.0},
         "emulated_seconds": 8.0,
         "wall_seconds": 0.5,
-        "bytes": {"up": 470, "down": 400, "wasted": 130},
+        "bytes": {"up": 470, "down": 400, "wasted": 240},
         "updates": {"aggregated": 3, "late": 1, "lost": 0, "rejected": 0},
         "calls": {"sent": 9, "retried": 1, "failed": 0},
         "digest": "d",
@@ -121,6 +122,7 @@ def test_lost_updates_are_told_from_late_ones() -> None:
     """Undelivered is lost and failed; a client that left with 30 of 100 bytes unsent is lost; refused is rejected."""
     events = (
         START,
+        *(TaskSent(**about(0.0, "a", 1, attempt), bytes=100, version=0) for attempt in (1, 2, 3, 4, 5)),
         TaskSent(**about(0.0, "b", 1), bytes=100, version=0),
         UpdateLost(**about(1.0, "a", 1), reason="undelivered: task", wasted=500, unsent_down=0, unsent_up=0),
         UpdateLost(**about(2.0, "b", 1), reason="client left: reset", wasted=70, unsent_down=30, unsent_up=0),
@@ -130,14 +132,27 @@ def test_lost_updates_are_told_from_late_ones() -> None:
     result = outcome(events)
     assert result["updates"] == {"aggregated": 0, "late": 0, "lost": 2, "rejected": 1}
     assert result["calls"]["failed"] == 1
-    assert result["bytes"] == {"up": 0, "down": 70, "wasted": 570}
+    assert result["bytes"] == {"up": 0, "down": 570, "wasted": 570}
 
 
 def test_a_server_that_sees_no_client_counts_what_it_received() -> None:
-    """Without UpdateSent: 2 tasks and 2 updates received in round 1."""
+    """Without UpdateSent: 2 tasks, and b's update came at the second attempt: 3 copies, one of them wasted."""
     result = outcome((START, *(event for event in FIRST if not isinstance(event, UpdateSent)), FINISH))
-    assert result["bytes"] == {"up": 220, "down": 200, "wasted": 0}
+    assert result["bytes"] == {"up": 330, "down": 200, "wasted": 110}
     assert result["calls"]["sent"] == 4
+
+
+def test_a_server_that_sees_no_client_counts_what_left_of_an_update_that_did_not_arrive() -> None:
+    """Of b's assignment 130 bytes crossed, 100 of them its task: 30 of the update. The 80 were never announced."""
+    seen = (event for event in (*FIRST, *SECOND) if not isinstance(event, UpdateSent))
+    assert outcome((START, *seen, FINISH))["bytes"] == {"up": 470, "down": 400, "wasted": 240}
+
+
+def test_a_server_that_sees_no_client_does_not_take_a_task_for_an_update() -> None:
+    """The second copy of a's task has been announced and is still leaving when a gives up: 0 bytes up."""
+    lost = UpdateLost(**about(3.0, "a", 1), reason="undelivered: update", wasted=100, unsent_down=0, unsent_up=0)
+    tasks = [TaskSent(**about(at, "a", 1, attempt), bytes=100, version=0) for attempt, at in ((1, 0.0), (2, 2.5))]
+    assert outcome((START, *tasks, lost))["bytes"] == {"up": 0, "down": 200, "wasted": 200}
 
 
 def test_a_run_that_was_interrupted_has_an_outcome() -> None:
@@ -161,3 +176,35 @@ def test_the_time_to_target_does_not_count_the_evaluation() -> None:
         outcome(event)
     result = outcome.as_dict(clock="real", transport="grpc", data={}, wall_seconds=8.0, digest="")
     assert result["target"]["time"] == result["final"]["time"] == 5.0
+
+
+def measured(direction: str, *achieved: float) -> list[Event]:
+    """Messages that should have taken 40 ms."""
+    link = {"group": "phones", "direction": direction, "requested": 0.04}
+    return [DelayMeasured(at=1.0, **link, achieved=seconds) for seconds in achieved]
+
+
+def test_the_delays_of_links_are_summed_up_on_the_real_clock() -> None:
+    """Of 40 to 50 ms in steps of 0.1 ms, the median is 45 ms, and so on; a single message is all its percentiles."""
+    result = Outcome(target=None)
+    for event in (START, *measured("up", *(0.04 + 1e-4 * step for step in range(101))), *measured("down", 0.0404)):
+        result(event)
+    real = result.as_dict(clock="real", transport="grpc", data={}, wall_seconds=1.0, digest="")
+    requested = dict.fromkeys(("mean", "p50", "p90", "p99", "max"), 0.04)
+    assert real["delays"] == {
+        "phones": {
+            "down": {
+                "count": 1,
+                "requested": requested,
+                "achieved": dict.fromkeys(requested, 0.0404),
+                "error": dict.fromkeys(requested, 0.0004),
+            },
+            "up": {
+                "count": 101,
+                "requested": requested,
+                "achieved": {"mean": 0.045, "p50": 0.045, "p90": 0.049, "p99": 0.0499, "max": 0.05},
+                "error": {"mean": 0.005, "p50": 0.005, "p90": 0.009, "p99": 0.0099, "max": 0.01},
+            },
+        }
+    }
+    assert "delays" not in result.as_dict(clock="virtual", transport="grpc", data={}, wall_seconds=1.0, digest="")
