@@ -5,13 +5,14 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedemu import experiment, guest, summary
+from fedemu import experiment, guest, replay, summary, verify
+from fedemu.compute._base import Compute
 from fedemu.errors import Fault, FedemuError, ScenarioError
 from fedemu.events import Observer
 from fedemu.observers.console import Console
@@ -53,10 +54,21 @@ def _arguments() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run a scenario, or every cell of its matrix")
     _take_scenario(run)
+    _take_service(run)
     run.set_defaults(command=_run)
+
+    again = commands.add_parser("replay", help="run a run directory again and tell the first event that differs")
+    again.add_argument("folder", type=Path, metavar="DIR", help="what run --out wrote: of a run, or of a matrix")
+    _take_how(again)
+    again.set_defaults(command=_replay)
+
+    both = commands.add_parser("verify", help="run a scenario on both clocks and compare emulated times with real ones")
+    _take_scenario(both)
+    both.set_defaults(command=_verify)
 
     serve = commands.add_parser("serve", help="run a scenario's server, for clients in other processes")
     _take_scenario(serve)
+    _take_service(serve)
     serve.add_argument("--listen", required=True, metavar="ADDR", help="host:port (port 0: a free one) or unix:PATH")
     serve.set_defaults(command=_serve)
 
@@ -64,17 +76,10 @@ def _arguments() -> argparse.ArgumentParser:
     join.add_argument("--server", required=True, metavar="ADDR", help="host:port or unix:PATH")
     join.add_argument("--group", required=True, help="a group of the scenario")
     join.add_argument(
-        "--slot",
-        type=_SLOT,
-        metavar="N",
-        help="which client of the group, from 0; default the next free",
+        "--slot", type=_SLOT, metavar="N", help="which client of the group, from 0; default the next free"
     )
     join.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="run code of this package if the scenario names it",
+        "--allow", action="append", default=[], metavar="PACKAGE", help="run code of this package if scenarios name it"
     )
     join.add_argument("--metrics-port", type=_PORT, metavar="N", help="answer Prometheus here")
     join.set_defaults(command=_join)
@@ -94,26 +99,25 @@ def _arguments() -> argparse.ArgumentParser:
 def _take_scenario(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scenario", metavar="SCENARIO", help="scenario file (YAML)")
     parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        type=_setting,
-        metavar="KEY=VALUE",
-        help="replace a key: rounds.goal=8",
+        "--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", help="replace a key: rounds.goal=8"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="replace the seed")
-    parser.add_argument("--clock", choices=["virtual", "real"], help="replace the clock")
-    parser.add_argument("--transport", choices=["memory", "grpc"], help="replace the transport")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the run directory here; it must not exist yet")
+    _take_how(parser)
+
+
+def _take_how(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(metrics_port=None, linger=0.0)
+    parser.add_argument("--transport", choices=["memory", "grpc", "grpc-unix"], help="replace the transport")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def _take_service(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clock", choices=["virtual", "real"], help="replace the clock")
     parser.add_argument("--metrics-port", type=_PORT, metavar="N", help="answer Prometheus here (0: a free port)")
     parser.add_argument(
-        "--linger",
-        type=_duration,
-        default=0.0,
-        metavar="TIME",
-        help="go on answering Prometheus so long after the run",
+        "--linger", type=_duration, metavar="TIME", help="go on answering Prometheus so long after the run"
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
     for later in ("--resume", "--jobs"):
         parser.add_argument(later, nargs="?", action=_NotBuilt, help=argparse.SUPPRESS)
 
@@ -161,8 +165,7 @@ def _load(arguments: argparse.Namespace, clock: str | None, transport: str | Non
 def _run(arguments: argparse.Namespace) -> int:
     plan = _load(arguments, arguments.clock, arguments.transport)
     runs = []
-    widest = max((cell.scenario for cell in plan.cells), key=lambda scenario: scenario.cohort)
-    with experiment.workers(widest) as compute:
+    with _workers(plan.cells) as compute:
         for number, cell in enumerate(plan.cells, start=1):
             out = arguments.out and arguments.out / cell.path
             with _watched(cell, arguments, silent=plan.is_grid) as observers:
@@ -177,23 +180,58 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _workers(cells: Iterable[Cell]) -> AbstractContextManager[Compute]:
+    """Start workers that are enough for each of the cells."""
+    return experiment.workers(max((cell.scenario for cell in cells), key=lambda scenario: scenario.cohort))
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    recordings = replay.recordings(arguments.folder, transport=arguments.transport)
+    status = 0
+    with _workers(recording.cell for recording in recordings) as compute:
+        for recording in recordings:
+            with _watched(recording.cell, arguments, silent=len(recordings) > 1) as observers:
+                verdict = replay.replay(recording, compute, observers=observers)
+            _say(verdict.text)
+            status = status if verdict.identical else 1
+    return status
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    plan = _load(arguments, None, arguments.transport)
+    agreement = verify.verify(
+        _only(plan, arguments, "compared"),
+        watch=lambda cell: _watched(cell, arguments),
+        announce=lambda text: None if arguments.quiet else _tell(f"fedemu: {text}"),
+        out=arguments.out,
+        question=plan.question,
+    )
+    _say(verify.as_text(agreement))
+    return 0
+
+
+def _only(plan: Experiment, arguments: argparse.Namespace, done: str) -> Cell:
+    """Return the cell of a scenario that is no grid."""
+    if plan.is_grid:
+        fault = f"{len(plan.cells)} runs cannot be {done} at once; take one, without matrix and repeat"
+        raise ScenarioError([Fault(arguments.scenario, 1, "matrix", fault)])
+    return plan.cells[0]
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     if arguments.clock == "virtual":
-        raise ScenarioError(
-            [Fault("--clock", 1, "clock", "'virtual' cannot be served: clients elsewhere wait for real")]
-        )
-    if arguments.transport == "memory":
-        raise ScenarioError([Fault("--transport", 1, "transport", "'memory' does not reach clients elsewhere")])
+        fault = "'virtual' cannot be served: clients elsewhere wait for real"
+        raise ScenarioError([Fault("--clock", 1, "clock", fault)])
+    if arguments.transport not in (None, "grpc"):
+        fault = f"{arguments.transport!r} does not reach clients elsewhere; --listen takes unix:PATH"
+        raise ScenarioError([Fault("--transport", 1, "transport", fault)])
     said = _load(arguments, None, None).cells[0].resolved
-    for written, answer in (("clock", "virtual"), ("transport", "memory")):
-        if getattr(arguments, written) is None and said.get(written) == answer:
-            fault = f"{answer!r} cannot be served; leave it out, or say --clock real --transport grpc"
+    for written, answer in (("clock", "real"), ("transport", "grpc")):
+        if getattr(arguments, written) is None and said.get(written, answer) != answer:
+            fault = f"{said[written]!r} cannot be served; leave it out, or say --clock real --transport grpc"
             raise ScenarioError([Fault(arguments.scenario, 1, written, fault)])
     plan = _load(arguments, "real", "grpc")
-    if plan.is_grid:
-        fault = f"{len(plan.cells)} runs cannot be served at once; serve one, without matrix and repeat"
-        raise ScenarioError([Fault(arguments.scenario, 1, "matrix", fault)])
-    cell = plan.cells[0]
+    cell = _only(plan, arguments, "served")
     with experiment.workers(cell.scenario) as compute, _watched(cell, arguments) as observers:
         result = experiment.run(
             cell,

@@ -1,7 +1,6 @@
 """A client: it waits for tasks, trains, and answers, over a connection that takes its time."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -20,17 +19,18 @@ from fedemu.events import (
     UpdateSent,
 )
 from fedemu.links._base import Retry
+from fedemu.loop import standstill
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.calls import call
 from fedemu.net.channel import Conversation
 from fedemu.net.emulated import EmulatedChannel, Meter
-from fedemu.net.messages import PROTOCOL, Message, wire_size
+from fedemu.net.messages import PROTOCOL, Message
 from fedemu.rng import stream
 from fedemu.types import ClientView, Seconds, State, Trained
 
 
 async def join(conversation: Conversation, group: str, slot: int | None) -> pb.Welcome:
-    """Say who wants to take part; return the server's welcome.
+    """Say who wants to take part; return the server's welcome. This takes no emulated time.
 
     Raises:
         PeerError: The server will not have this client.
@@ -41,8 +41,12 @@ async def join(conversation: Conversation, group: str, slot: int | None) -> pb.W
         if slot is None
         else pb.Hello(protocol=PROTOCOL, group=group, slot=slot)
     )
-    await conversation.send(Message(hello))
-    welcome = (await conversation.receive()).header
+
+    async def ask() -> Message:
+        await conversation.send(Message(hello))
+        return await conversation.receive()
+
+    welcome = (await standstill(ask(), f"join as {group}/{slot}")).header
     if not isinstance(welcome, pb.Welcome):
         raise PeerError("INVALID_ARGUMENT", f"{type(welcome).__name__} where Welcome was expected")
     return welcome
@@ -73,15 +77,15 @@ class Participant:
     emit: Observer
 
     async def run(self, channel: EmulatedChannel) -> None:
-        """Take part until the server says goodbye; close the channel.
+        """Take part until the server says goodbye.
 
         Raises:
             NetworkError: The connection is gone.
             PeerError: The server ended the connection and said why.
         """
         failure: NetworkError | PeerError | None = None
-        async with contextlib.aclosing(channel), channel:
-            await channel.announce(Message(pb.Ready()))
+        async with channel:
+            channel.announce(Message(pb.Ready()))
             async with asyncio.TaskGroup() as tasks:
                 desk = _Desk(self, channel, tasks)
                 try:
@@ -162,7 +166,7 @@ class _Desk:
         assignment = self._current = _Assignment(task.assignment.round, task.assignment.turn)
         event = TaskReceived(
             **self._about(assignment) | {"attempt": task.assignment.attempt},
-            bytes=wire_size(message),
+            bytes=message.size,
             version=task.version,
         )
         self._client.emit(event)
@@ -214,7 +218,7 @@ class _Desk:
                 train_loss=trained.train_loss,
             )
             message = Message(update, {"delta": trained.delta, **trained.extras})
-            client.emit(UpdateSent(**self._about(assignment), bytes=wire_size(message)))
+            client.emit(UpdateSent(**self._about(assignment), bytes=message.size))
             return message
 
         def retried(_: int, wait: Seconds) -> None:

@@ -7,10 +7,11 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 from fedemu import __version__
 from fedemu import clock as clocks
@@ -23,6 +24,7 @@ from fedemu.errors import RunError, first_of
 from fedemu.events import Event, Observer, RunFinished, RunStarted
 from fedemu.learning import Learning, Recipe
 from fedemu.net.channel import Conversation, Transport
+from fedemu.net.delivery import Exchange
 from fedemu.net.grpc import GrpcTransport
 from fedemu.net.memory import MemoryTransport
 from fedemu.observers.jsonl import JsonLines
@@ -104,6 +106,18 @@ def workers(scenario: Scenario) -> Iterator[Compute]:
         yield compute
 
 
+@asynccontextmanager
+async def _transport(kind: Literal["memory", "grpc", "grpc-unix"]) -> AsyncIterator[Transport]:
+    match kind:
+        case "memory":
+            yield MemoryTransport()
+        case "grpc":
+            yield GrpcTransport()
+        case "grpc-unix":
+            with TemporaryDirectory(prefix="fedemu-") as directory:
+                yield GrpcTransport(f"unix:{directory}/socket")
+
+
 class _Play:
     """One run, from the first event to the last."""
 
@@ -123,15 +137,20 @@ class _Play:
     async def alone(self) -> None:
         """Run server and clients in this process."""
         clock = VirtualClock() if self._scenario.clock == "virtual" else RealClock()
-        transport: Transport = MemoryTransport() if self._scenario.transport == "memory" else GrpcTransport()
-        world = World(self._scenario, self._learning, clock)
+        exchange = Exchange(clock)
+        world = World(self._scenario, self._learning, clock, self._emit, exchange)
         server = self._server(world, clock)
-        async with transport.serve(server.serve) as address, asyncio.TaskGroup() as clients:
+        async with (
+            _transport(self._scenario.transport) as transport,
+            transport.serve(server.serve) as address,
+            exchange,
+            asyncio.TaskGroup() as clients,
+        ):
             for view in world.views.values():
                 conversation = Conversation(await transport.connect(address), limit=0)
                 await say_hello(conversation, view.group, int(view.client.partition("/")[2]))
                 conversation.limit = 4 * self._learning.layout.size
-                participant = world.participant(view, lambda job: self._compute.train(self._recipe, job), self._emit)
+                participant = world.participant(view, lambda job: self._compute.train(self._recipe, job))
                 channel = world.behind(view, "up", conversation)
                 clients.create_task(participant.run(channel), name=view.client)
             await self._rounds(world, server, clock)
@@ -139,7 +158,7 @@ class _Play:
     async def serve(self, listen: str, announce: Callable[[str], None]) -> None:
         """Run the server alone, and the rounds once all clients have come."""
         clock = RealClock()
-        world = World(self._scenario, self._learning, clock, apart=True)
+        world = World(self._scenario, self._learning, clock, self._emit, None)
         server = self._server(world, clock)
         async with GrpcTransport(listen).serve(server.serve) as address:
             announce(address)

@@ -115,17 +115,17 @@ class _Guest:
         if self._observers is None:
             self._observers = self._observe(learning.scenario)
         observers = self._observers
-        world = World(learning.scenario, learning, clock, apart=True)
-        view = world.views[client]
-        await finish(self._compute.warm(recipe), clock, 0.0, ("warm",))
-        clock.start()
-        conversation.limit = 4 * learning.layout.size
-        self._announce(f"joined as {client}: {view.num_examples} examples")
 
         def emit(event: Event) -> None:
             for observer in observers:
                 observer(event)
 
-        participant = world.participant(view, lambda job: self._compute.train(recipe, job), emit)
+        world = World(learning.scenario, learning, clock, emit, None)
+        view = world.views[client]
+        await finish(self._compute.warm(recipe), clock, 0.0, ("warm",))
+        clock.start()
+        conversation.limit = 4 * learning.layout.size
+        self._announce(f"joined as {client}: {view.num_examples} examples")
+        participant = world.participant(view, lambda job: self._compute.train(recipe, job))
         await participant.run(world.behind(view, "up", conversation))
         self._announce("the run is over")

@@ -135,7 +135,7 @@ class Learning:
         return score
 
     def _objective(self, client: ClientId) -> LocalObjective:
-        chosen = self.shards[client]
+        chosen = torch.from_numpy(self.shards[client])
         x, y = (tensor[chosen] for tensor in self.dataset.train)
         return LocalObjective(self.module, x, y, inputs=self.dataset.inputs)
 

@@ -7,6 +7,7 @@ takes what comes from its inbox.
 import asyncio
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 from fedemu.clock import Clock
@@ -24,7 +25,7 @@ from fedemu.events import (
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.calls import call
 from fedemu.net.channel import Channel, Conversation
-from fedemu.net.messages import PROTOCOL, Message, wire_size
+from fedemu.net.messages import PROTOCOL, Message
 from fedemu.rng import stream
 from fedemu.sessions import Arrival, Assignment, Loss, Seat, Session
 from fedemu.types import Bytes, ClientId, ClientView, Extras, Update, Vector
@@ -125,7 +126,8 @@ class Server:
             for assignment in session.work.values():
                 if assignment.state == "open":
                     self.give_up(assignment, cancel=True)
-            self._dismiss(session, reason)
+            if session.ready:  # else it is told when it is
+                self._dismiss(session, reason)
         self._over = reason
         with contextlib.suppress(TimeoutError):
             async with self._clock.timeout_at(self._clock.now() + PARTING):
@@ -154,11 +156,10 @@ class Server:
         async with asyncio.TaskGroup() as tasks, seat.behind(conversation) as emulated:
             session = self._sessions[client] = Session(seat, emulated, tasks)
             try:
-                await conversation.send(Message(pb.Welcome(client=client, scenario=self._scenario)))
+                # first: as soon as it is welcomed, the next client may join
                 self._emit(ClientJoined(at=self._clock.now(), client=client, group=group))
+                await conversation.send(Message(pb.Welcome(client=client, scenario=self._scenario)))
                 self._changed.set()
-                if self._over is not None:
-                    self._dismiss(session, self._over)
                 # no algorithm sends more than three vectors beside the delta
                 conversation.limit = 4 * self._parameters
                 while True:
@@ -207,6 +208,8 @@ class Server:
         header = message.header
         if isinstance(header, pb.Ready):
             session.ready = True
+            if self._over is not None:
+                self._dismiss(session, self._over)
             self._changed.set()
             return
         if not isinstance(header, pb.Receipt | pb.Update | pb.Abandoned):
@@ -225,7 +228,7 @@ class Server:
         match header:
             case pb.Update():
                 assignment.attempt = name.attempt
-                assignment.up += wire_size(message)
+                assignment.up += message.size
                 if assignment.state == "open":
                     self._arrive(assignment, header, message)
                 elif assignment.answer is not None:  # it comes again, since the answer was lost, or after all
@@ -253,7 +256,7 @@ class Server:
             extras=extras,
         )
         assignment.state = "arrived"
-        arrival = Arrival(assignment, update, wire_size(message))
+        arrival = Arrival(assignment, update, message.size)
         if assignment.late:
             self.answer(arrival, late=True)
         else:
@@ -269,8 +272,8 @@ class Server:
         if header.version != assignment.version:
             return f"version {header.version}; the task was version {assignment.version}"
         for name, vector in vectors.items():
-            # min and max see every nan and infinity, and take no memory
-            if vector.numel() and not (vector.min().isfinite() and vector.max().isfinite()):
+            # the sum sees every nan and infinity, and so do min and max, which cannot overflow; none takes memory
+            if not (math.isfinite(vector.sum()) or (vector.min().isfinite() and vector.max().isfinite())):
                 return f"{name} has numbers that are not finite"
         return None
 
@@ -281,7 +284,7 @@ class Server:
             assignment.attempt = number
             task = pb.Task(assignment=assignment.name, version=assignment.version)
             message = Message(task, {"model": weights, **extras})
-            size = wire_size(message)
+            size = message.size
             self._emit(TaskSent(**assignment.about(self._clock), bytes=size, version=assignment.version))
             return message
 

@@ -13,7 +13,7 @@ from fedemu.clock import Clock
 from fedemu.compute._base import Job
 from fedemu.devices._base import Work
 from fedemu.devices.constant import constant
-from fedemu.events import Observer
+from fedemu.events import DelayMeasured, Observer
 from fedemu.learning import Learning
 from fedemu.links._base import Retry, Stage, Way
 from fedemu.links.delay import delay
@@ -21,6 +21,7 @@ from fedemu.links.tcp.none import none
 from fedemu.links.tcp.slow_start import slow_start
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Conversation
+from fedemu.net.delivery import Apart, Delivery, Exchange, Measure
 from fedemu.net.emulated import EmulatedChannel, Path
 from fedemu.net.messages import Header, Message
 from fedemu.net.network import Network
@@ -29,7 +30,7 @@ from fedemu.scenario import Scenario
 from fedemu.scenario.link import DIRECTIONS, Direction
 from fedemu.scenario.link import Way as WayKeys
 from fedemu.sessions import Seat
-from fedemu.types import ClientId, ClientView, Rng, State, Trained
+from fedemu.types import ClientId, ClientView, Rng, Seconds, State, Trained
 
 
 class World:
@@ -39,12 +40,16 @@ class World:
         scenario: Who there is, and behind what.
         learning: What they learn.
         clock: Waits.
-        apart: Clients are processes of their own. A client then cannot know who else uses the server's pipe, so that
-            what it sends crosses that pipe where it arrives.
+        emit: Takes the events.
+        exchange: Brings the ends of connections together. None: clients are processes of their own. A client then
+            cannot know who else uses the server's pipe, so that what it sends crosses that pipe where it arrives.
     """
 
-    def __init__(self, scenario: Scenario, learning: Learning, clock: Clock, *, apart: bool = False) -> None:
-        self._scenario, self._learning, self._clock, self._apart = scenario, learning, clock, apart
+    def __init__(
+        self, scenario: Scenario, learning: Learning, clock: Clock, emit: Observer, exchange: Exchange | None
+    ) -> None:
+        self._scenario, self._learning, self._clock, self._emit = scenario, learning, clock, emit
+        self._exchange, self._apart = exchange, exchange is None
         self._server = scenario.server.link
         self._rates = {
             name: rate
@@ -69,20 +74,18 @@ class World:
         """The clients as the server sees them."""
         return [Seat(view, self._retry(view), partial(self.behind, view, "down")) for view in self.views.values()]
 
-    def participant(
-        self, view: ClientView, train: Callable[[Job], "Future[tuple[Trained, State]]"], emit: Observer
-    ) -> Participant:
+    def participant(self, view: ClientView, train: Callable[[Job], "Future[tuple[Trained, State]]"]) -> Participant:
         """Return the client itself."""
-        group = self._scenario.clients[view.group]
+        group, learning = self._scenario.clients[view.group], self._learning
         return Participant(
             view=view,
-            work=Work(view.num_examples, self._scenario.training_in(view.group).epochs, self._learning.arithmetic),
+            work=Work(view.num_examples, self._scenario.training_in(view.group).epochs, lambda: learning.arithmetic),
             device=constant(per_example=0.0) if group.device is None else group.device.build(),
             retry=self._retry(view),
             seed=self._scenario.seed,
             train=train,
             clock=self._clock,
-            emit=emit,
+            emit=self._emit,
         )
 
     def behind(self, view: ClientView, direction: Direction, conversation: Conversation) -> EmulatedChannel:
@@ -107,7 +110,27 @@ class World:
             return stream(self._scenario.seed, "link", client, direction, stage, *_name(message.header))
 
         inbound = self._known("server down") if self._apart and direction == "down" else ()
-        return EmulatedChannel(conversation, path, self._network, self._clock, draw, inbound=inbound)
+        delivery = self._delivery(view, direction, conversation)
+        return EmulatedChannel(delivery, path, self._network, self._clock, draw, inbound=inbound)
+
+    def _delivery(self, view: ClientView, direction: Direction, conversation: Conversation) -> Delivery:
+        if self._exchange is None:
+            return Apart(conversation, self._clock, self._measure(view, direction))
+        if direction == "up":
+            return self._exchange.clients_end(view.client, conversation)
+        down, up = self._measure(view, "down"), self._measure(view, "up")
+        return self._exchange.servers_end(view.client, conversation, down=down, up=up)
+
+    def _measure(self, view: ClientView, direction: Direction) -> Measure | None:
+        """Return what tells how late messages are; nothing is on the virtual clock."""
+        if self._scenario.clock == "virtual":
+            return None
+
+        def measure(requested: Seconds, achieved: Seconds) -> None:
+            at, group = self._clock.now(), view.group
+            self._emit(DelayMeasured(at=at, group=group, direction=direction, requested=requested, achieved=achieved))
+
+        return measure
 
     def _known(self, *pipes: str) -> Sequence[str]:
         return [pipe for pipe in pipes if pipe in self._rates]

@@ -23,6 +23,7 @@ from fedemu.links.delay import delay as delay_stage
 from fedemu.links.tcp.none import none
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Conversation
+from fedemu.net.delivery import Apart, Exchange
 from fedemu.net.emulated import EmulatedChannel, Path
 from fedemu.net.memory import MemoryTransport
 from fedemu.net.messages import Message
@@ -86,6 +87,7 @@ class Federation:
             if getattr(toy, direction).rate
         }
         self.network = Network(clock, self.rates)
+        self.exchange, self.hosted = Exchange(clock), False
         self.server = Server(
             [Seat(view, clients[name].retry, partial(self._behind, name, "down")) for name, view in self.views.items()],
             scenario="{}",
@@ -106,7 +108,13 @@ class Federation:
             number = (about.round, about.turn, about.attempt) if about else ()
             return stream(self.seed, "link", name, direction, stage, type(header).__name__, *number)
 
-        return EmulatedChannel(conversation, path, self.network, self.clock, draw)
+        if self.hosted or self.clients[name].script:  # what comes is not announced to this process
+            delivery = Apart(conversation, self.clock)
+        elif direction == "down":
+            delivery = self.exchange.servers_end(name, conversation)
+        else:
+            delivery = self.exchange.clients_end(name, conversation)
+        return EmulatedChannel(delivery, path, self.network, self.clock, draw)
 
     def _train(self, toy, job):
         self.jobs.append(job)
@@ -126,7 +134,7 @@ class Federation:
 
         return Participant(
             view=self.views[name],
-            work=Work(toy.examples, 1, 0.0),
+            work=Work(toy.examples, 1, lambda: 0.0),
             device=toy.takes if isinstance(toy.takes, Device) else Device(training_time, toy.draw),
             retry=toy.retry,
             seed=self.seed,
@@ -234,7 +242,8 @@ async def perform(
         emit=federation.events.append,
         seed=seed,
     )
-    async with transport.serve(federation.server.serve) as address, asyncio.TaskGroup() as tasks:
+    serving = transport.serve(federation.server.serve)
+    async with serving as address, federation.exchange, asyncio.TaskGroup() as tasks:
 
         def rejoin(name):
             federation.tasks[name] = tasks.create_task(federation.take_part(name, transport, address), name=name)
@@ -284,7 +293,7 @@ def is_its_loss(event, received):
 @asynccontextmanager
 async def hosted(federation, transport) -> Iterator[Callable]:
     """Serve a federation; inside, call the value for a new connection to it, not yet joined."""
-    opened = []
+    opened, federation.hosted = [], True
 
     async def connect():
         opened.append(Conversation(await transport.connect(address), limit=4 * PARAMETERS))

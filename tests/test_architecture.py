@@ -13,9 +13,9 @@ ROOT = Path(fedemu.__file__).parent
 LAYERS = {
     "nouns": "types errors events rng units",
     "rooms": "datasets partitioners models strategies selectors links devices",
-    "wire": "clock compute net client sessions server rounds",
+    "wire": "clock loop compute net client sessions server rounds",
     "views": "observers summary",
-    "assembly": "registry keys scenario learning world experiment guest",
+    "assembly": "registry keys scenario learning world experiment guest replay verify",
     "door": "cli __init__ __main__",
 }
 """Where each part of the house stands. A new one needs a place here."""
@@ -37,7 +37,7 @@ NOT_OUTSIDE = {
 }
 """Modules of others that a layer has no business with."""
 
-TELLS_TIME = {"clock"}
+TELLS_TIME = {"clock", "loop"}
 READS_WALL_SECONDS = {"experiment"}
 """`wall_seconds` of a result are real, whatever the clock."""
 

@@ -114,13 +114,10 @@ class Line:
     def post(self, message):
         self.posted.append(message.header)
 
-    async def announce(self, message):
+    def announce(self, message):
         assert message.header == pb.Ready()
 
     async def drain(self):
-        pass
-
-    async def aclose(self):
         pass
 
 

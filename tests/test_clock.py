@@ -129,7 +129,7 @@ def test_a_deadlock_names_who_waits():
 
 def test_a_busy_loop_on_the_clock_is_found(monkeypatch):
     """Waiting until a time that is an ulp above the clock's grid never gets there."""
-    monkeypatch.setattr("fedemu.clock.STEPS", 1000)
+    monkeypatch.setattr("fedemu.loop.STEPS", 1000)
 
     async def main(clock: Clock):
         target = math.nextafter(1.0, 2)

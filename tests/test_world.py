@@ -12,7 +12,8 @@ from fedemu.compute.inline import inline
 from fedemu.learning import Recipe
 from fedemu.links.tcp.none import none
 from fedemu.net._pb import federation_pb2 as pb
-from fedemu.net.messages import Message, wire_size
+from fedemu.net.delivery import Exchange
+from fedemu.net.messages import Message
 from fedemu.scenario import load
 from fedemu.world import World
 
@@ -34,9 +35,9 @@ stop: {{rounds: {rounds}}}
 ASSIGNMENT = pb.Assignment(round=1, turn=1, attempt=1)
 MODEL = torch.zeros(650)
 """Softmax regression on 64 pixels and 10 classes: 650 numbers."""
-DOWN = wire_size(Message(pb.Task(assignment=ASSIGNMENT, version=0), {"model": MODEL}))
+DOWN = Message(pb.Task(assignment=ASSIGNMENT, version=0), {"model": MODEL}).size
 _UPDATE = pb.Update(assignment=ASSIGNMENT, version=0, num_examples=100, num_steps=4, train_loss=1.0)
-UP = wire_size(Message(_UPDATE, {"delta": MODEL}))
+UP = Message(_UPDATE, {"delta": MODEL}).size
 TRAINING = 100 * 10e-3
 
 
@@ -58,9 +59,10 @@ def paths(tmp_path: Path):
 
     def build(*, apart=False, **keys):
         scenario = cell(tmp_path, **keys)
-        world = World(scenario.scenario, Recipe(json.dumps(scenario.resolved))(), RealClock(), apart=apart)
+        clock, learning = RealClock(), Recipe(json.dumps(scenario.resolved))()
+        world = World(scenario.scenario, learning, clock, [].append, None if apart else Exchange(clock))
         view = next(iter(world.views.values()))
-        channels = {way: world.behind(view, way, None) for way in ("up", "down")}
+        channels = {way: world.behind(view, way, None) for way in ("down", "up")}
         return {way: (channel._path, list(channel._inbound)) for way, channel in channels.items()}
 
     return build

@@ -1,5 +1,6 @@
 """What a data set is: examples to divide among clients, examples to test with, and how a model takes them."""
 
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -39,10 +40,15 @@ class Dataset(NamedTuple):
 
     def inputs(self, x: Tensor) -> Tensor:
         """Return (x / scale - mean) / std of a batch of shape (n, *shape), as a new float32 tensor."""
-        channels = (-1, *[1] * (len(self.shape) - 1))
-        scale = torch.tensor(self.std, device=x.device).view(channels) * self.scale
-        shift = torch.tensor(self.mean, device=x.device).view(channels) * self.scale
+        scale, shift = (
+            _per_channel(numbers, self.scale, len(self.shape), x.device) for numbers in (self.std, self.mean)
+        )
         return (x - shift).div_(scale)
+
+
+@lru_cache
+def _per_channel(numbers: tuple[float, ...], scale: float, dimensions: int, device: torch.device) -> Tensor:
+    return torch.tensor(numbers, device=device).view(-1, *[1] * (dimensions - 1)) * scale
 
 
 def subset(dataset: Dataset, examples: int, rng: Rng) -> Dataset:

@@ -11,8 +11,8 @@ class Work(NamedTuple):
 
     examples: int
     epochs: int
-    arithmetic: float
-    """Floating-point operations to train on one example once, forward and backward."""
+    arithmetic: Callable[[], float]
+    """Floating-point operations to train on one example once, forward and backward; counted when it is asked for."""
 
 
 class Device(NamedTuple):

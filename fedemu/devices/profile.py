@@ -30,4 +30,4 @@ def profile(*, name: Literal["raspberry-pi-5", "raspberry-pi-4", "raspberry-pi-c
         name: The device.
     """
     speed = SPEEDS[name]
-    return Device(lambda work, _: work.examples * work.epochs * work.arithmetic / speed)
+    return Device(lambda work, _: work.examples * work.epochs * work.arithmetic() / speed)

@@ -28,8 +28,11 @@ class Packet(NamedTuple):
     """1 for the first try."""
 
 
-Stage: TypeAlias = Callable[[Packet, Rng], Packet | None]
-"""Return the packet later (never earlier), or None where it is lost."""
+Stage: TypeAlias = Callable[[Packet, Callable[[], Rng]], Packet | None]
+"""Return the packet later (never earlier), or None where it is lost.
+
+The second argument makes the packet's random stream, always the same; a stage that draws nothing leaves it alone.
+"""
 
 
 class Burst(NamedTuple):

@@ -36,8 +36,8 @@ def delay(
         raise ValueError(f"jitter {jitter:g}s without delay would need delays below zero; set delay as well")
     held_up = _quantile(delay, jitter, distribution)
 
-    def stage(packet: Packet, rng: Rng) -> Packet:
-        return packet._replace(at=packet.at + held_up(float(rng.standard_normal())))
+    def stage(packet: Packet, draw: Callable[[], Rng]) -> Packet:
+        return packet._replace(at=packet.at + held_up(float(draw().standard_normal())))
 
     return stage
 

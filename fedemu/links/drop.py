@@ -1,5 +1,7 @@
 """Lost calls: whole messages that vanish, each attempt by chance of its own."""
 
+from collections.abc import Callable
+
 from fedemu.links._base import Packet, Stage
 from fedemu.types import Rng
 from fedemu.units import Ratio
@@ -8,7 +10,7 @@ from fedemu.units import Ratio
 def drop(*, request: Ratio = 0.0, response: Ratio = 0.0) -> Stage:
     """Lose whole messages; the sender notices by its timeout.
 
-    One uniform draw a packet, so that what is lost at 1 % is lost at 2 % too.
+    One uniform draw a packet that can be lost, so that what is lost at 1 % is lost at 2 % too.
 
     Args:
         request: Chance that a task or an update is lost.
@@ -16,7 +18,8 @@ def drop(*, request: Ratio = 0.0, response: Ratio = 0.0) -> Stage:
     """
     chance = {"request": request, "response": response, "control": 0.0}
 
-    def stage(packet: Packet, rng: Rng) -> Packet | None:
-        return None if rng.random() < chance[packet.role] else packet
+    def stage(packet: Packet, draw: Callable[[], Rng]) -> Packet | None:
+        threshold = chance[packet.role]
+        return None if threshold and draw().random() < threshold else packet
 
     return stage

@@ -84,11 +84,12 @@ def views(module: nn.Module, vector: Vector) -> Iterator[tuple[nn.Parameter, Ten
     Raises:
         ValueError: The vector's length is not the module's number of parameters.
     """
-    size = sum(parameter.numel() for parameter in module.parameters())
+    parameters = list(module.parameters())
+    size = sum(parameter.numel() for parameter in parameters)
     if vector.shape != (size,):
         raise ValueError(f"a vector of shape {tuple(vector.shape)} does not fit a model of {size} parameters")
     offset = 0
-    for parameter in module.parameters():
+    for parameter in parameters:
         yield parameter, vector[offset : offset + parameter.numel()].view(parameter.shape)
         offset += parameter.numel()
 

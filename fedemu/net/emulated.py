@@ -7,16 +7,16 @@ order, as on one TCP connection.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from fedemu.clock import Clock
-from fedemu.errors import NetworkError, PeerError
 from fedemu.links._base import Burst, Packet, Role, Stage, Way
+from fedemu.loop import grid
 from fedemu.net._pb import federation_pb2 as pb
-from fedemu.net.channel import Conversation
-from fedemu.net.messages import Message, wire_size
+from fedemu.net.delivery import Delivery
+from fedemu.net.messages import Message
 from fedemu.net.network import Network, Transfer
 from fedemu.types import Bytes, Rng, Seconds
 
@@ -48,10 +48,10 @@ class Path:
 
 
 class EmulatedChannel:
-    """A conversation behind one direction of a link. Use as an async context manager: it owns a delivery task.
+    """One end of a connection behind one direction of a link. An async context manager: outside it, the end is closed.
 
     Args:
-        inner: The conversation; delivers at once.
+        delivery: Takes messages to the other end, each at its time.
         path: What stands between this end and the other.
         network: Has the path's pipes.
         clock: Waits.
@@ -62,7 +62,7 @@ class EmulatedChannel:
 
     def __init__(
         self,
-        inner: Conversation,
+        delivery: Delivery,
         path: Path,
         network: Network,
         clock: Clock,
@@ -70,27 +70,23 @@ class EmulatedChannel:
         *,
         inbound: Sequence[str] = (),
     ) -> None:
-        self._inner, self._path, self._network, self._clock, self._draw = inner, path, network, clock, draw
+        self._delivery, self._path, self._network, self._clock, self._draw = delivery, path, network, clock, draw
         self._inbound = inbound
-        self._arrivals: asyncio.Queue[tuple[Seconds, Message]] = asyncio.Queue()
         self._last: Seconds = 0.0
-        self._delivery: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "EmulatedChannel":
-        self._delivery = asyncio.create_task(self._deliver(), name=f"deliver {self._path.name}")
+    async def __aenter__(self) -> Self:
+        await self._delivery.__aenter__()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        assert self._delivery is not None
-        self._delivery.cancel()
-        await asyncio.gather(self._delivery, return_exceptions=True)
+    async def __aexit__(self, *error: object) -> None:
+        await self._delivery.__aexit__(*error)
 
     async def send(self, request: Message, meter: Meter) -> None:
         """Send a task or an update; return when it has left. It arrives later, or is dropped.
 
         Cancelling the caller ends the transfer. The meter then says how much had left.
         """
-        size = wire_size(request)
+        size, sent = request.size, self._clock.now()
         packet = self._packet(request, size)
         transfer = None
         try:
@@ -100,51 +96,44 @@ class EmulatedChannel:
             if self._path.pipes:
                 bursts = self._path.way.tcp(size, self._path.rate, self._path.rtt)
                 transfer = Transfer(self._network, bursts, self._path.pipes)
-                await transfer.run(self._clock)
+                # it is as late as planned, not as late as a real clock woke us up
+                packet = packet._replace(at=await transfer.run(self._clock, grid(packet.at)))
         except asyncio.CancelledError:
-            sent = round(size * transfer.share) if transfer else 0
-            meter.sent += sent
-            meter.unsent += size - sent
+            left = round(size * transfer.share) if transfer else 0
+            meter.sent += left
+            meter.unsent += size - left
             raise
         meter.sent += size
-        self._depart(packet._replace(at=self._clock.now()), request)
+        self._depart(packet, request, sent)
 
     def post(self, message: Message) -> None:
         """Send an acknowledgement or a control message, which leaves at once. It arrives later, or is dropped."""
-        self._depart(self._packet(message, wire_size(message)), message)
+        self._depart(self._packet(message, message.size), message, self._clock.now())
 
-    async def announce(self, message: Message) -> None:
+    def announce(self, message: Message) -> None:
         """Send what belongs to the handshake, which takes no emulated time."""
-        await self._inner.send(message)
+        self._delivery.carry(message, self._clock.now(), self._clock.now())
 
     async def drain(self) -> None:
         """Return when all that has left has arrived."""
-        await self._arrivals.join()
+        await self._delivery.drain()
 
     def _packet(self, message: Message, size: Bytes) -> Packet:
         return Packet(size, self._clock.now(), _role(message), _attempt(message))
 
-    def _depart(self, packet: Packet, message: Message) -> None:
+    def _depart(self, packet: Packet, message: Message, sent: Seconds) -> None:
         for name, stage in self._path.way.arrival:
             later = self._pass(stage, name, packet, message)
             if later is None:
                 return
             packet = later
         self._last = max(self._last, packet.at)
-        self._arrivals.put_nowait((self._last, message))
+        self._delivery.carry(message, sent, self._last)
 
     def _pass(self, stage: Stage, name: str, packet: Packet, message: Message) -> Packet | None:
-        later = stage(packet, self._draw(name, message))
+        later = stage(packet, lambda: self._draw(name, message))
         assert later is None or later.at >= packet.at, f"{name} sent a message back in time"
         return later
-
-    async def _deliver(self) -> None:
-        while True:
-            when, message = await self._arrivals.get()
-            await self._clock.sleep_until(when)
-            with contextlib.suppress(NetworkError, PeerError):  # whoever receives on this connection is told
-                await self._inner.send(message)
-            self._arrivals.task_done()
 
     async def receive(self) -> Message:
         """Wait for the next message.
@@ -153,13 +142,11 @@ class EmulatedChannel:
             NetworkError: The connection is gone.
             PeerError: What came is not a message, or the server ended the connection and said why.
         """
-        message = await self._inner.receive()
+        message = await self._delivery.receive()
         if self._inbound and _role(message) == "request":
-            await Transfer(self._network, [Burst(wire_size(message), 0.0)], self._inbound).run(self._clock)
+            transfer = Transfer(self._network, [Burst(message.size, 0.0)], self._inbound)
+            await transfer.run(self._clock, self._clock.now())
         return message
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
 
 
 def _role(message: Message) -> Role:

@@ -1,8 +1,12 @@
-"""The transport over real gRPC: one bidirectional stream a client, frames as its messages."""
+"""The transport over real gRPC: one bidirectional stream a client, frames as its messages.
+
+On a virtual loop gRPC runs aside, in real time; only the handlers of connections run in emulated time.
+"""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import contextvars
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,6 +14,7 @@ import grpc
 from grpc import aio
 
 from fedemu.errors import NetworkError, PeerError
+from fedemu.loop import standstill
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Serve
 
@@ -119,12 +124,21 @@ class GrpcTransport:
         async def participate(_: AsyncIterator[bytes], context: aio.ServicerContext) -> None:
             # in a task of ours: gRPC would only log what is wrong with us, and the run would go on or hang
             # shielded: gRPC cancels this one when the connection breaks, while ours has its books to close
-            refusal = await asyncio.shield(handlers.create_task(handle(context)))
+            refusal = await asyncio.shield(handlers.create_task(handle(context), context=emulated.copy()))
             if refusal is not None:
                 await context.abort(grpc.StatusCode[refusal.status], refusal.text)
 
+        emulated, handlers = contextvars.copy_context(), asyncio.TaskGroup()
+        server, address = await standstill(self._start(participate), "start the server")
+        async with handlers:
+            try:
+                yield address
+            finally:
+                await standstill(server.stop(grace=CLOSING), "stop the server")
+
+    async def _start(self, behavior: Callable[..., Awaitable[None]]) -> tuple[aio.Server, str]:
         server = aio.server(options=_OPTIONS)
-        method = grpc.stream_stream_rpc_method_handler(participate)
+        method = grpc.stream_stream_rpc_method_handler(behavior)
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(_SERVICE.full_name, {_METHOD.name: method}),)
         )
@@ -135,14 +149,13 @@ class GrpcTransport:
             port = server.add_insecure_port(self._listen)
         except RuntimeError as error:
             raise NetworkError(f"cannot listen on {self._listen}: {error}") from error
-        async with asyncio.TaskGroup() as handlers:
-            await server.start()
-            try:
-                yield self._listen if self._listen.startswith("unix:") else f"{self._listen.rpartition(':')[0]}:{port}"
-            finally:
-                await server.stop(grace=CLOSING)
+        await server.start()
+        return server, self._listen if self._listen.startswith("unix:") else f"{self._listen.rpartition(':')[0]}:{port}"
 
     async def connect(self, address: str) -> _ClientChannel:
+        return await standstill(self._connect(address), f"connect to {address}")
+
+    async def _connect(self, address: str) -> _ClientChannel:
         channel = aio.insecure_channel(address, options=_OPTIONS)
         state = channel.get_state(try_to_connect=True)
         while state is not grpc.ChannelConnectivity.READY:

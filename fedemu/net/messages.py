@@ -5,8 +5,9 @@ a time, so that neither end holds a large model twice.
 """
 
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import torch
 from google.protobuf.message import DecodeError
@@ -38,35 +39,37 @@ Header: TypeAlias = (
 )
 
 
-class Message(NamedTuple):
+@dataclass(frozen=True)
+class Message:
     """A header and the vectors beside it."""
 
     header: Header
-    vectors: Mapping[str, Vector] = MappingProxyType({})
+    vectors: Mapping[str, Vector] = field(default_factory=dict)
+
+    @cached_property
+    def first(self) -> bytes:
+        """Its first frame: the header, and what vectors follow."""
+        frame = pb.Frame(vectors=[pb.Vector(name=name, size=v.numel()) for name, v in self.vectors.items()])
+        getattr(frame, type(self.header).__name__.lower()).CopyFrom(self.header)
+        return frame.SerializeToString()
+
+    @cached_property
+    def size(self) -> Bytes:
+        """What it weighs on the link: its frames as `encode` makes them, and gRPC's 5 bytes on each."""
+        size = len(self.first) + FRAMING
+        for vector in self.vectors.values():
+            whole, rest = divmod(4 * vector.numel(), CHUNK)
+            size += whole * _chunk_size(CHUNK) + (_chunk_size(rest) if rest else 0)
+        return size
 
 
 def encode(message: Message) -> Iterator[bytes]:
     """Yield the message's frames, each under 1 MiB, made when it is asked for."""
-    yield _first(message).SerializeToString()
+    yield message.first
     for vector in message.vectors.values():
         data = _memory(vector.contiguous())
         for start in range(0, len(data), CHUNK):
             yield pb.Frame(chunk=bytes(data[start : start + CHUNK])).SerializeToString()
-
-
-def wire_size(message: Message) -> Bytes:
-    """Return what the message weighs on the link: its frames as `encode` makes them, and gRPC's 5 bytes on each."""
-    size = _first(message).ByteSize() + FRAMING
-    for vector in message.vectors.values():
-        whole, rest = divmod(4 * vector.numel(), CHUNK)
-        size += whole * _chunk_size(CHUNK) + (_chunk_size(rest) if rest else 0)
-    return size
-
-
-def _first(message: Message) -> pb.Frame:
-    frame = pb.Frame(vectors=[pb.Vector(name=name, size=v.numel()) for name, v in message.vectors.items()])
-    getattr(frame, type(message.header).__name__.lower()).CopyFrom(message.header)
-    return frame
 
 
 def _memory(vector: Vector) -> memoryview:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from fedemu.clock import Clock
 from fedemu.links._base import Burst
 from fedemu.links._fluid import Fluid
+from fedemu.loop import grid
 from fedemu.types import Seconds
 
 
@@ -20,29 +21,27 @@ class Network:
     def __init__(self, clock: Clock, pipes: Mapping[str, float]) -> None:
         self._clock = clock
         self._fluid = Fluid(pipes)
-        self._waiting: dict[Transfer, asyncio.Future[None]] = {}
+        self._waiting: dict[Transfer, asyncio.Future[Seconds]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._latest: Seconds = 0.0
 
-    async def serve(self, transfer: "Transfer", burst: Burst) -> None:
-        """Return when the transfer's burst has been served; use Transfer.run."""
-        done = self._waiting[transfer] = asyncio.get_running_loop().create_future()
-        self._fluid.start(transfer, burst.size, transfer.pipes, self._now())
+    async def serve(self, transfer: "Transfer", burst: Burst, start: Seconds) -> Seconds:
+        """Return when the transfer's burst has been served, and at what time exactly; use Transfer.run."""
+        done: asyncio.Future[Seconds] = asyncio.get_running_loop().create_future()
+        self._waiting[transfer] = done
+        self._latest = max(self._latest, start)
+        self._fluid.start(transfer, burst.size, transfer.pipes, self._latest)
         self._arm()
-        await done
+        return await done
 
     def stop(self, transfer: "Transfer", burst: Burst) -> float:
         """End the transfer and free its share; return the bytes of its current burst that were served."""
         if self._waiting.pop(transfer, None) is None:  # it ended at this very moment
             return burst.size
-        served = self._fluid.stop(transfer, self._now())
+        self._latest = max(self._latest, self._clock.now())
+        served = self._fluid.stop(transfer, self._latest)
         self._arm()
         return served
-
-    def _now(self) -> Seconds:
-        # a flow's end is exact, the clock's grid is 1 ns: the pipes may be that much ahead
-        self._latest = max(self._latest, self._clock.now())
-        return self._latest
 
     def _arm(self) -> None:
         if self._timer is not None:
@@ -51,12 +50,15 @@ class Network:
         self._timer = None if end is None else self._clock.call_at(end, self._end)
 
     def _end(self) -> None:
-        self._latest = max(self._now(), self._fluid.next_end() or 0.0)
-        for transfer in self._fluid.ended(self._latest):
-            assert isinstance(transfer, Transfer)
-            done = self._waiting.pop(transfer)
-            if not done.done():  # cancelled at this very moment
-                done.set_result(None)
+        # a real clock may be past several ends: each has its own time
+        while (end := self._fluid.next_end()) is not None and grid(end) <= self._clock.now():
+            # a flow's end is exact, the clock's grid is 1 ns: the pipes may be that much ahead
+            self._latest = max(self._latest, end, grid(end))
+            for transfer in self._fluid.ended(self._latest):
+                assert isinstance(transfer, Transfer)
+                done = self._waiting.pop(transfer)
+                if not done.done():  # cancelled at this very moment
+                    done.set_result(grid(end))
         self._arm()
 
 
@@ -74,18 +76,27 @@ class Transfer:
         self._network, self._bursts = network, bursts
         self._served = 0.0
 
-    async def run(self, clock: Clock) -> None:
-        """Return when the last burst has been served. Cancelling ends the transfer and frees its share."""
+    async def run(self, clock: Clock, start: Seconds) -> Seconds:
+        """Return when the last burst has been served, and at what time: a real clock may be past it.
+
+        Cancelling ends the transfer and frees its share.
+
+        Args:
+            clock: Waits.
+            start: When the first burst starts; not in the future.
+        """
+        end = start
         for index, burst in enumerate(self._bursts):
-            started = clock.now()
             try:
-                await self._network.serve(self, burst)
+                end = await self._network.serve(self, burst, start)
             except asyncio.CancelledError:
                 self._served += self._network.stop(self, burst)
                 raise
             self._served += burst.size
             if index + 1 < len(self._bursts):
-                await clock.sleep_until(started + burst.turnaround)
+                start = max(end, grid(start + burst.turnaround))
+                await clock.sleep_until(start)
+        return end
 
     @property
     def share(self) -> float:

@@ -12,7 +12,7 @@ from fedemu.devices.lognormal import lognormal
 
 def draws(per_example: float, sigma: float, n: int = 20_000) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     rng, device = np.random.default_rng(11), lognormal(per_example=per_example, sigma=sigma)
-    return np.array([device.training_time(Work(100, 2, 1e6), rng) for _ in range(n)])
+    return np.array([device.training_time(Work(100, 2, lambda: 1e6), rng) for _ in range(n)])
 
 
 def test_times_are_lognormal_with_the_median_asked_for() -> None:

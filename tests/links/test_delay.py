@@ -21,7 +21,7 @@ LAWS: dict[Distribution, Any] = {
 
 def draws(stage: Stage, n: int = N) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     rng = np.random.default_rng(1)
-    packets = (stage(Packet(1, 10.0), rng) for _ in range(n))
+    packets = (stage(Packet(1, 10.0), lambda: rng) for _ in range(n))
     return np.array([packet.at - 10 for packet in packets if packet is not None])
 
 
@@ -53,7 +53,7 @@ def test_without_jitter_the_delay_is_exact_and_nothing_is_drawn() -> None:
     """40 ms after 1 s is 1.04 s; the stream stands where it stood."""
     rng = np.random.default_rng(1)
     before = rng.bit_generator.state
-    assert delay(delay=0.04)(Packet(5, 1.0, "response", 2), rng) == Packet(5, 1.04, "response", 2)
+    assert delay(delay=0.04)(Packet(5, 1.0, "response", 2), lambda: rng) == Packet(5, 1.04, "response", 2)
     assert rng.bit_generator.state == before
 
 

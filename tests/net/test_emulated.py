@@ -17,9 +17,10 @@ from fedemu.links.tcp.none import none
 from fedemu.links.tcp.slow_start import slow_start
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Conversation
+from fedemu.net.delivery import Apart, Exchange
 from fedemu.net.emulated import EmulatedChannel, Meter, Path
 from fedemu.net.memory import MemoryTransport
-from fedemu.net.messages import Message, wire_size
+from fedemu.net.messages import Message
 from fedemu.net.network import Network
 from fedemu.rng import stream
 
@@ -40,8 +41,16 @@ def way(*, delay_=0.0, jitter=0.0, rate=None, tcp=None, before=(), after=()) -> 
 
 
 def play(ways, main, *, pipes=None, rtt=0.0):
-    """Run `main(channels, arrivals, clock)` on a virtual loop: a sender for each way, and what arrived when."""
+    """Run `main(channels, arrivals, clock)` on a virtual loop: a sender for each way, and what arrived when.
 
+    Once as if the receivers were processes apart, and once as flights: the arrivals are the same.
+    """
+    apart, together = (_play(ways, main, pipes, rtt, is_apart) for is_apart in (True, False))
+    assert apart == together
+    return together
+
+
+def _play(ways, main, pipes, rtt, is_apart):
     async def start():
         clock, arrivals = VirtualClock(), []
         rates = {f"{name} pipe": w.rate for name, w in ways.items() if w.rate} | (pipes or {})
@@ -50,24 +59,32 @@ def play(ways, main, *, pipes=None, rtt=0.0):
         async def listen(channel):
             conversation = Conversation(channel, limit=10**9)
             name = (await conversation.receive()).header.group
+            end = Apart(conversation, clock) if is_apart else exchange.servers_end(name, conversation)
+            await conversation.send(Message(pb.Welcome()))
+            async with end:
+                await receive(name, end)
+
+        async def receive(name, end):
             while True:
-                message = await conversation.receive()
+                message = await end.receive()
                 arrivals.append((name, type(message.header).__name__, clock.now()))
 
-        transport = MemoryTransport()
-        async with transport.serve(lambda channel: swallow(listen(channel))) as address, AsyncExitStack() as stack:
+        transport, exchange = MemoryTransport(), Exchange(clock)
+        serving = transport.serve(lambda channel: swallow(listen(channel)))
+        async with serving as address, exchange, AsyncExitStack() as stack:
             channels = {}
             for name, w in ways.items():
                 conversation = Conversation(await transport.connect(address), limit=0)
                 await conversation.send(Message(pb.Hello(group=name)))
+                await conversation.receive()
                 crossed = [*([f"{name} pipe"] if w.rate else []), *(pipes or {})]
                 path = Path(name, w, crossed, rtt, min((rates[p] for p in crossed), default=0.0))
-                channel = EmulatedChannel(conversation, path, network, clock, partial(draw, name))
+                end = Apart(conversation, clock) if is_apart else exchange.clients_end(name, conversation)
+                channel = EmulatedChannel(end, path, network, clock, partial(draw, name))
                 channels[name] = await stack.enter_async_context(channel)
             await main(channels, arrivals, clock)
             for channel in channels.values():
                 await channel.drain()
-                await channel.aclose()
         return arrivals
 
     return run(start(), virtual=True)
@@ -89,17 +106,17 @@ def test_a_message_arrives_after_its_delay_and_its_bits():
 
     async def main(channels, arrivals, clock):
         await channels["a"].send(message, Meter())
-        assert clock.now() == pytest.approx(8 * wire_size(message) / 1e6, abs=1e-9)
+        assert clock.now() == pytest.approx(8 * message.size / 1e6, abs=1e-9)
 
     [(_, _, at)] = play({"a": way(delay_=0.04, rate=1e6)}, main)
-    assert at == pytest.approx(0.04 + 8 * wire_size(message) / 1e6, abs=2e-9)
+    assert at == pytest.approx(0.04 + 8 * message.size / 1e6, abs=2e-9)
 
 
 def test_slow_start_costs_what_its_formula_says():
     """10, 20, 40 segments of 1514 bytes; each window waits for RTT + s - w s before the next (link-model.md)."""
     rate, rtt = 50e6, 0.1
     message = update(25_000)
-    size = wire_size(message)
+    size = message.size
     segments = -(-size // 1448) + 1
     wire, segment = size + 66 * segments, 8 * 1514 / rate
     expected, window, sent = 8 * wire / rate + 0.05, 10, 10
@@ -125,13 +142,13 @@ def test_two_senders_share_the_servers_pipe_evenly():
                 group.create_task(channel.send(message, Meter()))
 
     arrivals = play({"a": way(rate=1e9), "b": way(rate=1e9)}, main, pipes={"server": 1e6})
-    assert [at for _, _, at in arrivals] == pytest.approx([16 * wire_size(message) / 1e6] * 2, abs=2e-9)
+    assert [at for _, _, at in arrivals] == pytest.approx([16 * message.size / 1e6] * 2, abs=2e-9)
 
 
 def test_a_cancelled_transfer_frees_its_share_and_counts_what_left():
     """A is cut off at half time of two equal sharers: it has sent a quarter, and b then has the pipe alone."""
     message = update(4000)
-    whole = 8 * wire_size(message) / 1e6  # seconds alone
+    whole = 8 * message.size / 1e6  # seconds alone
 
     async def main(channels, arrivals, clock):
         meter = Meter()
@@ -140,8 +157,8 @@ def test_a_cancelled_transfer_frees_its_share_and_counts_what_left():
         await clock.sleep_until(whole / 2)
         a.cancel()
         await b
-        assert meter.sent == pytest.approx(wire_size(message) / 4, abs=1)
-        assert meter.sent + meter.unsent == wire_size(message)
+        assert meter.sent == pytest.approx(message.size / 4, abs=1)
+        assert meter.sent + meter.unsent == message.size
         assert clock.now() == pytest.approx(whole / 2 + 0.75 * whole, abs=1e-8)
 
     arrivals = play({"a": way(), "b": way()}, main, pipes={"server": 1e6})
@@ -182,7 +199,7 @@ def test_a_dropped_request_has_used_the_link_and_never_arrives():
     async def main(channels, arrivals, clock):
         meter = Meter()
         await channels["a"].send(message, meter)
-        assert meter.sent == wire_size(message)
+        assert meter.sent == message.size
         assert clock.now() > 0
         channels["a"].post(RECEIPT)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fedemu.errors import PeerError
 from fedemu.net._pb import federation_pb2 as pb
-from fedemu.net.messages import CHUNK, FRAMING, Assembler, Message, encode, wire_size
+from fedemu.net.messages import CHUNK, FRAMING, Assembler, Message, encode
 
 NAME = pb.Assignment(round=3, turn=1, attempt=2)
 
@@ -23,7 +23,7 @@ def message(numbers: int, extra: int = 0) -> Message:
 def test_the_wire_size_is_what_is_really_sent(numbers):
     """The sum of the frames' lengths and gRPC's 5 bytes on each, at every edge of the varints and chunks."""
     for update in (message(numbers), message(numbers, extra=3)):
-        assert wire_size(update) == sum(len(frame) + FRAMING for frame in encode(update))
+        assert update.size == sum(len(frame) + FRAMING for frame in encode(update))
 
 
 @given(sizes=st.lists(st.integers(0, 2 * CHUNK // 4), min_size=0, max_size=3))
