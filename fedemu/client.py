@@ -182,7 +182,7 @@ class _Desk:
 
     def _stopped(self, assignment: _Assignment, work: asyncio.Task[None]) -> None:
         # not in `_work`: one that is cancelled before it began never runs
-        if work.cancelled() and not assignment.answer.done():
+        if work.cancelled() and (not assignment.answer.done() or assignment.up.unsent):
             self._abandon(assignment, "cancelled")
 
     async def _train(self, assignment: _Assignment, message: Message) -> tuple[Trained, State]:

@@ -155,6 +155,16 @@ class UpdateRejected(TaskEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TransferCut(TaskEvent):
+    """Another copy of a task or an update that was concluded already was cut off on its way."""
+
+    direction: str
+    """up or down."""
+    unsent: Bytes
+    """Bytes that TaskSent or UpdateSent announced and that never left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallRetried(TaskEvent):
     direction: str
     """up or down."""

@@ -18,6 +18,7 @@ from fedemu.events import (
     ClientLeft,
     Observer,
     TaskSent,
+    TransferCut,
     UpdateLost,
     UpdateReceived,
     UpdateRejected,
@@ -216,13 +217,15 @@ class Server:
             raise PeerError("INVALID_ARGUMENT", f"{type(header).__name__} from a client that has joined")
         name = header.assignment
         assignment = session.work.get((name.round, name.turn))
-        if assignment is None:
-            if (name.round, name.turn) <= self._turns.get(session.seat.view.client, (0, 0)):
-                return  # long concluded, and forgotten
+        if assignment is None and (name.round, name.turn) > self._turns.get(session.seat.view.client, (0, 0)):
             raise PeerError(
                 "INVALID_ARGUMENT",
                 f"{type(header).__name__} for round {name.round}, turn {name.turn}, which this client was not given",
             )
+        if isinstance(header, pb.Abandoned) and (assignment is None or assignment.state != "open"):
+            self._cut(session.seat.view, name, "up", header.unsent)
+        if assignment is None:
+            return  # long concluded, and forgotten
         if not assignment.receipt.done():  # whatever the client says of a task, it has it
             assignment.receipt.set_result(None)
         match header:
@@ -307,6 +310,24 @@ class Server:
         except NetworkError as error:
             if assignment.state == "open":
                 self._lose(assignment, f"undelivered: task {error}")
+        except asyncio.CancelledError:
+            if assignment.state == "concluded":
+                self._cut(assignment.view, assignment.name, "down", assignment.down.unsent)
+            raise
+
+    def _cut(self, view: ClientView, name: pb.Assignment, direction: str, unsent: Bytes) -> None:
+        """Tell of a copy that does not matter any more and that never left as a whole."""
+        if unsent:
+            event = TransferCut(
+                at=self._clock.now(),
+                client=view.client,
+                group=view.group,
+                round=name.round,
+                attempt=name.attempt,
+                direction=direction,
+                unsent=unsent,
+            )
+            self._emit(event)
 
     def _lose(self, assignment: Assignment, reason: str, *, unsent_up: Bytes = 0) -> None:
         down = assignment.down

@@ -206,6 +206,7 @@ async def perform(
     seed=1,
     meanwhile=None,
     select=first,
+    strategy=None,
 ):
     """Run a federation to its end.
 
@@ -220,6 +221,7 @@ async def perform(
         seed: Of links and devices.
         meanwhile: Called with the federation and `rejoin(name)`; runs beside the rounds.
         select: The selector.
+        strategy: Averages; FedAvg unless said otherwise.
     """
     federation = Federation(clients, clock, seed=seed)
 
@@ -230,7 +232,7 @@ async def perform(
     settings = {"concurrency": len(clients), **(policy or {})}
     rounds = Rounds(
         federation.server,
-        strategy=fedavg(Training()),
+        strategy=strategy or fedavg(Training()),
         state={},
         weights=torch.zeros(PARAMETERS),
         policy=RoundPolicy(**{"goal": settings["concurrency"], **settings}),
@@ -307,7 +309,7 @@ async def hosted(federation, transport) -> Iterator[Callable]:
                 await conversation.aclose()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy():
     """The names of this module: `toy.play({"a/0": toy.Client(...)})`."""
     module = sys.modules[__name__]

@@ -1,16 +1,15 @@
 """Each task's way to a client and back, put together from its events.
 
-Bytes follow one rule. Carried is what TaskSent and UpdateSent announced, less what UpdateLost says never left; of that,
-a global model used one copy of the task and one of the update for each update that it was made of, and all else was
-wasted: copies sent again, uploads that nobody waited for, refused updates.
+Bytes follow one rule. Carried is what TaskSent and UpdateSent announced, less what UpdateLost and TransferCut say never
+left; of that, a global model used one copy of the task and one of the update for each update that it was made of, and
+all else was wasted: copies sent again, uploads that nobody waited for, refused updates.
 
 A server whose clients are other processes sees no UpdateSent. There the attempt number of an update that arrived says
 how many copies of it were sent, and UpdateLost.wasted, less the copies of the task, what left of one that did not
 arrive. What such a server cannot know, and what is in no total: copies sent after the one that it took, refused
 updates, and what a client had sent when its connection broke.
 
-A copy that is on its way when another of it has arrived, or when its client's connection breaks, counts whole: no event
-says how much of it had left.
+A copy that is on its way when its client's connection breaks counts whole: no event says how much of it had left.
 """
 
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from fedemu.events import (
     TaskEvent,
     TaskSent,
     TrainingFinished,
+    TransferCut,
     UpdateLost,
     UpdateReceived,
     UpdateRejected,
@@ -116,6 +116,8 @@ class Trips:
                 self._taken.append(self._open.pop(key))
             case UpdateLost():
                 return self._lose(event)
+            case TransferCut():
+                self._carry(trip, **{event.direction: -event.unsent})
             case UpdateRejected():
                 return self._open.pop(key, None)
             case _:

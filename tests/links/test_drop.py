@@ -21,7 +21,7 @@ def test_each_role_is_lost_at_its_own_rate(role: Role, chance: float) -> None:
 def test_what_is_lost_at_1_percent_is_lost_at_5_percent() -> None:
     """The same stream: 200 and 1000 losses expected, the first among the second."""
     few, many = (
-        [drop(request=p)(Packet(1, 0.0, "request"), lambda: rng) is None for _ in range(N)]
+        [drop(request=p)(Packet(1, 0.0, "request"), lambda rng=rng: rng) is None for _ in range(N)]
         for p, rng in ((0.01, np.random.default_rng(3)), (0.05, np.random.default_rng(3)))
     )
     assert sum(few) > 100
