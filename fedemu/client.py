@@ -89,8 +89,11 @@ class Participant:
             async with asyncio.TaskGroup() as tasks:
                 desk = _Desk(self, channel, tasks)
                 try:
-                    while not isinstance((message := await channel.receive()).header, pb.Goodbye):
-                        desk.take(message)
+                    while True:
+                        message, moment = await channel.receive()
+                        if isinstance(message.header, pb.Goodbye):
+                            break
+                        desk.take(message, moment)
                 except (NetworkError, PeerError) as error:
                     failure = error
                 desk.clear()
@@ -126,10 +129,11 @@ class _Desk:
         self._current: _Assignment | None = None
         self._memory: State = {}
 
-    def take(self, message: Message) -> None:
+    def take(self, message: Message, moment: Seconds) -> None:
+        """Do what a message asks for that has arrived at that moment."""
         match message.header:
             case pb.Task() as task if "model" in message.vectors:
-                self._begin(task, message)
+                self._begin(task, message, moment)
             case pb.Answer() as answer:
                 self._conclude(answer)
             case pb.Cancel() as cancel:
@@ -158,7 +162,7 @@ class _Desk:
     def _is_current(self, name: pb.Assignment) -> bool:
         return self._current is not None and (name.round, name.turn) == (self._current.round, self._current.turn)
 
-    def _begin(self, task: pb.Task, message: Message) -> None:
+    def _begin(self, task: pb.Task, message: Message, moment: Seconds) -> None:
         self._channel.post(Message(pb.Receipt(assignment=task.assignment)))
         if self._is_current(task.assignment):  # it comes again, since the receipt was lost
             return
@@ -170,13 +174,13 @@ class _Desk:
             version=task.version,
         )
         self._client.emit(event)
-        assignment.task = self._tasks.create_task(self._work(assignment, task, message))
+        assignment.task = self._tasks.create_task(self._work(assignment, task, message, moment))
         assignment.task.add_done_callback(lambda work: self._stopped(assignment, work))
 
-    async def _work(self, assignment: _Assignment, task: pb.Task, message: Message) -> None:
+    async def _work(self, assignment: _Assignment, task: pb.Task, message: Message, moment: Seconds) -> None:
         try:
-            trained, assignment.learned = await self._train(assignment, message)
-            await self._deliver(assignment, task.version, trained)
+            (trained, assignment.learned), moment = await self._train(assignment, message, moment)
+            await self._deliver(assignment, task.version, trained, moment)
         except NetworkError as error:
             self._abandon(assignment, f"undelivered: update {error}")
 
@@ -185,7 +189,9 @@ class _Desk:
         if work.cancelled() and (not assignment.answer.done() or assignment.up.unsent):
             self._abandon(assignment, "cancelled")
 
-    async def _train(self, assignment: _Assignment, message: Message) -> tuple[Trained, State]:
+    async def _train(
+        self, assignment: _Assignment, message: Message, moment: Seconds
+    ) -> tuple[tuple[Trained, State], Seconds]:
         client, clock = self._client, self._client.clock
         extras = dict(message.vectors)
         job = Job(client.view.client, assignment.round, assignment.turn, extras.pop("model"), extras, self._memory)
@@ -194,7 +200,7 @@ class _Desk:
         client.emit(TrainingStarted(**self._about(assignment), examples=client.view.num_examples))
         started = clock.now()
         key = (client.view.client, "train", assignment.round, assignment.turn)
-        trained, state = await finish(client.train(job), clock, started + duration, key)
+        (trained, state), moment = await finish(client.train(job), clock, moment + duration, key)
         client.emit(
             TrainingFinished(
                 **self._about(assignment),
@@ -203,9 +209,9 @@ class _Desk:
                 duration=clock.now() - started,
             )
         )
-        return trained, state
+        return (trained, state), moment
 
-    async def _deliver(self, assignment: _Assignment, version: int, trained: Trained) -> None:
+    async def _deliver(self, assignment: _Assignment, version: int, trained: Trained, moment: Seconds) -> None:
         client = self._client
 
         def attempt(number: int) -> Message:
@@ -230,6 +236,7 @@ class _Desk:
             self._channel,
             attempt,
             assignment.answer,
+            start=moment,
             retry=client.retry,
             clock=client.clock,
             meter=assignment.up,

@@ -6,11 +6,13 @@ known time of delivery.
 """
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar, cast
 
+from fedemu.errors import ClockError
 from fedemu.loop import PATIENCE, Key, VirtualLoop
 from fedemu.types import Seconds
 
@@ -18,12 +20,16 @@ T = TypeVar("T")
 
 
 class Flight(Protocol):
-    """Real work in progress, whose effect belongs to a moment of emulated time. Await it to get there."""
+    """Real work in progress, whose effect belongs to a moment of emulated time.
+
+    Await it to get there. It returns that moment: when it was due, or when it landed if that was later. A real clock
+    is always a little past it; who goes on from the moment and not from now adds up no delays.
+    """
 
     def land(self) -> None:
         """Say that the real work is done. Call from the loop's thread."""
 
-    def __await__(self) -> Any: ...
+    def __await__(self) -> Generator[Any, Any, Seconds]: ...
 
 
 class Clock(Protocol):
@@ -83,14 +89,16 @@ class RealClock:
 class _RealFlight:
     def __init__(self, clock: RealClock, when: Seconds) -> None:
         self._clock, self._when = clock, when
-        self._landed = asyncio.Event()
+        self._landed: asyncio.Future[Seconds] = asyncio.get_running_loop().create_future()
 
     def land(self) -> None:
-        self._landed.set()
+        if not self._landed.done():
+            self._landed.set_result(self._clock.now())
 
-    def __await__(self) -> Any:
-        yield from self._landed.wait().__await__()
-        yield from self._clock.sleep_until(self._when).__await__()
+    def __await__(self) -> Generator[Any, Any, Seconds]:
+        moment = max((yield from asyncio.shield(self._landed).__await__()), self._when)
+        yield from self._clock.sleep_until(moment).__await__()
+        return moment
 
 
 class VirtualClock:
@@ -125,12 +133,25 @@ def run(main: Coroutine[Any, Any, T], *, virtual: bool) -> T:
         Deadlock: On a virtual loop, where tasks wait for what nothing can produce.
         Stalled: On a virtual loop, where real work that is due does not finish.
     """
+    tasks: list[asyncio.Task[T]] = []
+
+    async def remembered() -> T:
+        tasks.append(cast("asyncio.Task[T]", asyncio.current_task()))
+        return await main
+
     with asyncio.Runner(loop_factory=VirtualLoop if virtual else None) as runner:
-        return runner.run(main)
+        try:
+            return runner.run(remembered())
+        except ClockError:
+            # it came from between two turns of the loop: sockets and workers still have to be closed in good order
+            tasks[0].cancel()
+            with contextlib.suppress(BaseException):
+                runner.get_loop().run_until_complete(tasks[0])
+            raise
 
 
-async def finish(work: "Future[T]", clock: Clock, when: Seconds, key: Key) -> T:
-    """Return the result of real work at `when`, or once it is there if that is later on a real clock.
+async def finish(work: "Future[T]", clock: Clock, when: Seconds, key: Key) -> tuple[T, Seconds]:
+    """Return the result of real work, and the moment that it belongs to, as a flight does.
 
     Cancelling gives the work up. The clock waits for it as long as it takes: training is not a stall.
     """
@@ -138,8 +159,8 @@ async def finish(work: "Future[T]", clock: Clock, when: Seconds, key: Key) -> T:
     flight = clock.flight(when, key, patience=float("inf"))
     work.add_done_callback(lambda _: loop.is_closed() or loop.call_soon_threadsafe(flight.land))
     try:
-        await flight
+        moment = await flight
     except asyncio.CancelledError:
         work.cancel()
         raise
-    return work.result()
+    return work.result(), moment

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 from fedemu.types import Bytes, ClientId, Seconds
@@ -201,11 +202,23 @@ def as_record(event: Event) -> dict[str, Any]:
 
     JSON has no nan or infinity; a float that is not finite becomes None.
     """
-    fields = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
-    record = {"at": fields.pop("at"), "event": type(event).__name__, **fields}
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    kind: Any = type(event)
+    record = {"at": event.at, "event": kind.__name__}
+    for name in _fields(kind):
+        value = getattr(event, name)
+        record[name] = None if isinstance(value, float) and not math.isfinite(value) else value
+    return record
 
 
 def as_line(event: Event) -> str:
     """Return the event as one line of JSON, without the newline; the same event gives the same bytes."""
-    return json.dumps(as_record(event), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _encode(as_record(event))
+
+
+@cache
+def _fields(kind: Any) -> tuple[str, ...]:
+    """Return the names of a kind of event's own fields."""
+    return tuple(field.name for field in dataclasses.fields(kind) if field.name != "at")
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode

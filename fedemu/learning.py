@@ -93,7 +93,7 @@ class Learning:
     def task(self) -> Task:
         return Task(self.dataset.shape, self.dataset.classes)
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
         return layout_of(self.module)
 
@@ -123,7 +123,7 @@ class Learning:
             # layers that draw, as dropout does, take PyTorch's global generator
             torch.default_generator.manual_seed(int(layers.integers(2**63)))
             trained = train(self._objective(job.client), job.weights, job.extras, job.state, rng)
-        release(self.module)  # else it holds this job's weights and gradients until the next one
+        self._release()
         return trained
 
     def evaluate(self, weights: Vector, part: int) -> tuple[int, float]:
@@ -131,8 +131,13 @@ class Learning:
         x, y = (tensor[chosen] for tensor in self.dataset.test)
         with _failure_of("evaluation"):
             score = evaluate(self.module, weights, x, y, inputs=self.dataset.inputs)
-        release(self.module)
+        self._release()
         return score
+
+    def _release(self) -> None:
+        """Let the module go of this job's weights and gradients, which it would hold until the next one."""
+        if self.layout.size >= LARGE:  # else it takes longer than it is worth
+            release(self.module)
 
     def _objective(self, client: ClientId) -> LocalObjective:
         chosen = torch.from_numpy(self.shards[client])

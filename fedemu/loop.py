@@ -20,8 +20,10 @@ import itertools
 import math
 import selectors
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
+from pathlib import Path
+from types import CoroutineType
 from typing import Any, TypeAlias, TypeVar, TypeVarTuple, cast
 
 from fedemu.errors import ClockError, Deadlock, Stalled
@@ -45,6 +47,8 @@ PATIENCE = 20.0
 Poll: TypeAlias = Callable[[float], list[tuple[selectors.SelectorKey, int]]]
 """Waits so many real seconds for descriptors."""
 
+_ASYNCIO = str(Path(asyncio.__file__).parent)
+
 _is_aside: contextvars.ContextVar[bool] = contextvars.ContextVar("is_aside", default=False)
 
 
@@ -58,16 +62,16 @@ def aside(coroutine: Coroutine[Any, Any, T], name: str) -> "asyncio.Task[T]":
     return asyncio.get_running_loop().create_task(coroutine, name=name, context=context)
 
 
-async def standstill(coroutine: Coroutine[Any, Any, T], what: str) -> T:
+async def standstill(coroutine: Coroutine[Any, Any, T], what: str, patience: Seconds = PATIENCE) -> T:
     """Await what takes real time and no emulated time; on any other loop, just await it.
 
     Raises:
-        Stalled: It does not end.
+        Stalled: It does not end, and `patience` real seconds have passed without a sign of life.
     """
     loop = asyncio.get_running_loop()
     if not isinstance(loop, VirtualLoop) or _is_aside.get():
         return await coroutine
-    flight = loop.flight(loop.time(), (what,))
+    flight = loop.flight(loop.now, (what,), patience)
     task = aside(coroutine, what)
     task.add_done_callback(lambda _: flight.land())
     try:
@@ -80,7 +84,7 @@ async def standstill(coroutine: Coroutine[Any, Any, T], what: str) -> T:
 
 def grid(when: Seconds) -> Seconds:
     """Return the time on a grid of 1 ns, so that 0.1 + 0.2 and 0.3 are the same moment (exact to about 97 days)."""
-    return round(when * 1e9) / 1e9
+    return round(when * 1e9) / 1e9 if when < math.inf else when
 
 
 class _Timer(asyncio.TimerHandle):
@@ -145,12 +149,13 @@ class VirtualFlight:
         if not self._future.done():
             self._future.set_result(None)
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, Any, Seconds]:
         try:
             yield from self._future.__await__()
         except asyncio.CancelledError:
             self.dropped = True
             raise
+        return self.when
 
     def __lt__(self, other: "VirtualFlight") -> bool:
         return (self.when, self.key, self._order) < (other.when, other.key, other._order)
@@ -174,7 +179,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop whose time is emulated. The module's first lines state its rule."""
 
     _scheduled: list[asyncio.TimerHandle]
-    _stopping: bool
     _clock_resolution: float
     _guarded = False
 
@@ -234,10 +238,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> "asyncio.Future[T]":
         """Run a function in a thread. It takes no emulated time."""
         work = super().run_in_executor(executor, func, *args)
-        return work if _is_aside.get() else self.create_task(standstill(_result(work), f"executor {func}"))
+        return work if _is_aside.get() else self.create_task(standstill(_result(work), "work in a thread", math.inf))
 
     async def shutdown_default_executor(self, *args: Any) -> None:
-        await standstill(super().shutdown_default_executor(*args), "shut down the executor")
+        await standstill(super().shutdown_default_executor(*args), "end threads", math.inf)
 
     def _add_reader(self, fd: Any, callback: Callable[..., object], *args: Any) -> Any:
         self._guard(fd)
@@ -271,6 +275,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Let time pass: no callback is ready. Return readable descriptors, or nothing once something is due."""
         ready = poll(0)
         if ready or self._fire_real_timers():
+            self._steps = 0  # no busy loop comes here
             return ready
         while self._barrier and (self._barrier[0].landed or self._barrier[0].dropped):
             heapq.heappop(self._barrier)
@@ -279,11 +284,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._gate[0].when if self._gate else math.inf,
         )
         if self._barrier and self._barrier[0].when <= due:
-            return self._wait_for(self._barrier[0], poll)
+            first = self._barrier[0]
+            about = f"{first.key} is due and has not landed; {len(self._barrier)} flights are on their way"
+            return self._wait(poll, first.patience, about)
         if due == math.inf:
-            if self._stopping:
-                return []
-            raise Deadlock(self._waiting())
+            return self._end(poll)
         if due > self.now:
             self.now, self._steps = due, 0
             self._clock_resolution = math.ulp(due)  # asyncio runs timers due before now + resolution: only those of now
@@ -291,8 +296,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             heapq.heappop(self._gate).release()
         return []
 
-    def _wait_for(self, flight: VirtualFlight, poll: Poll) -> list[tuple[selectors.SelectorKey, int]]:
-        stalls = time.monotonic() + flight.patience
+    def _end(self, poll: Poll) -> list[tuple[selectors.SelectorKey, int]]:
+        """Let tasks aside come to an end: emulated time has come to its own, and tasks that wait for it are stuck."""
+        waiting = self._waiting()
+        if waiting:
+            raise Deadlock(
+                f"deadlock at {self.now:.9g} s of emulated time: nothing is scheduled and nothing is in progress, "
+                f"but these tasks wait: {'; '.join(waiting)}"
+            )
+        return self._wait(poll, PATIENCE, "tasks aside do not end")
+
+    def _wait(self, poll: Poll, patience: Seconds, about: str) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for the real world."""
+        stalls = time.monotonic() + patience
         while (now := time.monotonic()) < stalls:
             wait = min(stalls - now, 3600.0)
             if self._real_timers:
@@ -300,10 +316,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             ready = poll(wait)
             if ready or self._fire_real_timers():
                 return ready
-        raise Stalled(
-            f"emulated time stands at {self.now:.9g} s: {flight.key} is due and has not landed "
-            f"within {flight.patience:g} s of real time; {len(self._barrier)} flights are on their way"
-        )
+        self._barrier.clear()  # who cleans up now need not wait for it again
+        raise Stalled(f"emulated time has stood at {self.now:.9g} s for {patience:g} s of real time: {about}")
 
     def _fire_real_timers(self) -> bool:
         fired, now = False, time.monotonic()
@@ -314,17 +328,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 fired = True
         return fired
 
-    def _waiting(self) -> str:
-        lines = []
-        for task in asyncio.all_tasks(self):
-            if not (isinstance(task, _Task) and task.is_aside):
-                stack = task.get_stack(limit=1)
-                where = f"{stack[0].f_code.co_filename}:{stack[0].f_lineno}" if stack else "nowhere"
-                lines.append(f"{task.get_name()} at {where}")
-        return (
-            f"deadlock at {self.now:.9g} s of emulated time: nothing is scheduled and nothing is in progress, "
-            f"but these tasks wait: {'; '.join(sorted(lines))}"
-        )
+    def _waiting(self) -> list[str]:
+        """Name the tasks of emulated time, and where they are."""
+        tasks = (task for task in asyncio.all_tasks(self) if not (isinstance(task, _Task) and task.is_aside))
+        return sorted(f"{task.get_name()} at {_where(task)}" for task in tasks)
+
+
+def _where(task: "asyncio.Task[Any]") -> str:
+    """Return file and line of the innermost coroutine that is not asyncio's own."""
+    where, coroutine = "nowhere", task.get_coro()
+    while isinstance(coroutine, CoroutineType) and coroutine.cr_frame is not None:
+        file = coroutine.cr_frame.f_code.co_filename
+        if not file.startswith(_ASYNCIO):
+            where = f"{file}:{coroutine.cr_frame.f_lineno}"
+        coroutine = coroutine.cr_await
+    return where
 
 
 def _make_task(

@@ -29,7 +29,7 @@ from fedemu.net.channel import Channel, Conversation
 from fedemu.net.messages import PROTOCOL, Message
 from fedemu.rng import stream
 from fedemu.sessions import Arrival, Assignment, Loss, Seat, Session
-from fedemu.types import Bytes, ClientId, ClientView, Extras, Update, Vector
+from fedemu.types import Bytes, ClientId, ClientView, Extras, Seconds, Update, Vector
 
 REMEMBERED = 4
 """Assignments of a client that are kept after they are concluded, to answer an update that comes again."""
@@ -89,7 +89,8 @@ class Server:
         for key in concluded[:-REMEMBERED]:
             del session.work[key]
         assignment = session.work[round, turn] = Assignment(view, round, turn, self.version, session.channel)
-        assignment.sending = session.tasks.create_task(self._send(session, assignment, weights, extras))
+        sending = self._send(session, assignment, weights, extras, self._clock.now())
+        assignment.sending = session.tasks.create_task(sending)
         return assignment
 
     def answer(self, arrival: Arrival, *, late: bool) -> Update:
@@ -164,7 +165,8 @@ class Server:
                 # no algorithm sends more than three vectors beside the delta
                 conversation.limit = 4 * self._parameters
                 while True:
-                    self._take(session, await emulated.receive())
+                    message, _ = await emulated.receive()
+                    self._take(session, message)
             except NetworkError as error:
                 reason = "the run is over" if session.goodbye else str(error)
             except PeerError as error:
@@ -282,7 +284,9 @@ class Server:
 
     # --- an assignment's way
 
-    async def _send(self, session: Session, assignment: Assignment, weights: Vector, extras: Extras) -> None:
+    async def _send(
+        self, session: Session, assignment: Assignment, weights: Vector, extras: Extras, start: Seconds
+    ) -> None:
         def attempt(number: int) -> Message:
             assignment.attempt = number
             task = pb.Task(assignment=assignment.name, version=assignment.version)
@@ -301,6 +305,7 @@ class Server:
                 session.channel,
                 attempt,
                 assignment.receipt,
+                start=start,
                 retry=session.seat.retry,
                 clock=self._clock,
                 meter=assignment.down,

@@ -109,7 +109,7 @@ class Line:
         pass
 
     async def receive(self):
-        return self.coming.pop(0)
+        return self.coming.pop(0), 0.0
 
     def post(self, message):
         self.posted.append(message.header)

@@ -52,10 +52,10 @@ def test_the_result_of_real_work_is_there_at_its_emulated_time():
 
     async def main(clock: Clock):
         with ThreadPoolExecutor(1) as executor:
-            result = await finish(executor.submit(job), clock, 3600.0, ("job",))
-        return result, clock.now()
+            result, moment = await finish(executor.submit(job), clock, 3600.0, ("job",))
+        return result, moment, clock.now()
 
-    assert virtually(main) == ("trained", 3600.0)
+    assert virtually(main) == ("trained", 3600.0, 3600.0)
 
 
 def test_real_work_that_fails_raises_at_its_emulated_time():
@@ -84,19 +84,22 @@ def test_real_work_that_nobody_waits_for_any_more_is_given_up():
 
 
 async def test_the_real_clock_stretches_real_work_to_its_due_time():
-    """Work that lands at once but is due in 50 ms is there after 50 ms, not before."""
+    """Work that lands at once but is due in 50 ms is there after 50 ms, not before, and belongs to just that moment."""
     clock = RealClock()
     clock.start()
     flight = clock.flight(0.05, ("job",))
     flight.land()
-    await flight
+    assert await flight == 0.05
     assert clock.now() >= 0.05
 
 
 async def test_the_real_clock_does_not_end_work_before_it_landed():
+    """It belongs to the moment when it landed, whoever asks later."""
     clock = RealClock()
     clock.start()
     flight = clock.flight(0.0, ("job",))
     clock.call_at(0.05, flight.land)
-    await flight
-    assert clock.now() >= 0.05
+    moment = await flight
+    assert 0.05 <= moment <= clock.now()
+    await clock.sleep_until(moment + 0.02)
+    assert await flight == moment

@@ -105,10 +105,10 @@ class Truth:
     def sending(self, send):
         """Count what a channel's `send` puts on the link, also when it is cancelled."""
 
-        async def counting(channel, request, meter):
+        async def counting(channel, request, meter, *start):
             before = meter.sent
             try:
-                await send(channel, request, meter)
+                await send(channel, request, meter, *start)
             finally:
                 self.carried[channel._path.name.rpartition(" ")[2]] += meter.sent - before
 

@@ -16,6 +16,7 @@ async def call(
     attempt: Callable[[int], Message],
     acknowledged: "asyncio.Future[object]",
     *,
+    start: Seconds,
     retry: Retry,
     clock: Clock,
     meter: Meter,
@@ -31,6 +32,7 @@ async def call(
         channel: Where to send.
         attempt: Makes the message of an attempt, 1 for the first.
         acknowledged: Done when the acknowledgement has come.
+        start: When the first attempt starts, which a real clock may be a little past.
         retry: How often and how soon.
         clock: Waits.
         meter: Counts the bytes of all attempts.
@@ -41,7 +43,7 @@ async def call(
         NetworkError: The last attempt was not acknowledged either.
     """
     for number in range(1, retry.attempts + 1):
-        await channel.send(attempt(number), meter)
+        await channel.send(attempt(number), meter, start if number == 1 else None)
         if await _done_by(acknowledged, clock, clock.now() + retry.timeout):
             return
         if number < retry.attempts:

@@ -36,8 +36,8 @@ class Delivery(Protocol):
     async def drain(self) -> None:
         """Return when all that was carried is there."""
 
-    async def receive(self) -> Message:
-        """Wait for the next message.
+    async def receive(self) -> tuple[Message, Seconds]:
+        """Wait for the next message; return it and the moment of its arrival, which a real clock is a little past.
 
         Raises:
             NetworkError: The connection is gone.
@@ -76,8 +76,8 @@ class Apart:
     async def drain(self) -> None:
         await self._waiting.join()
 
-    async def receive(self) -> Message:
-        return await self._conversation.receive()
+    async def receive(self) -> tuple[Message, Seconds]:
+        return await self._conversation.receive(), self._clock.now()
 
     async def _deliver(self) -> None:
         while True:
@@ -145,18 +145,18 @@ class _Lane:
         self._travelling.clear()
         self.is_open = False
 
-    async def receive(self) -> Message:
+    async def receive(self) -> tuple[Message, Seconds]:
         if self._ended is not None:
             raise self._ended
         parcel = await self._due.get()
-        await parcel.flight
+        moment = await parcel.flight
         if parcel.error is not None:
             self._ended = parcel.error
             raise parcel.error
         assert parcel.message is not None
         if self._measure is not None:
             self._measure(parcel.when - parcel.sent, self._clock.now() - parcel.sent)
-        return parcel.message
+        return parcel.message, moment
 
 
 class _Together:
@@ -177,7 +177,9 @@ class _Together:
     async def __aexit__(self, *_: object) -> None:
         # the reader goes on: cancelling it would break the connection under what is still being sent
         self._into.end(NetworkError("this end is closed"))
-        self._out.send(self._clock.now(), self._clock.now())
+        if self._out.is_open:
+            await standstill(self._outbox.join(), f"send what is left of {self._name}")
+            self._out.send(self._clock.now(), self._clock.now())
         self._outbox.put_nowait(None)
         self.is_closed = True
 
@@ -188,7 +190,7 @@ class _Together:
     async def drain(self) -> None:
         await self._clock.sleep_until(self._out.latest)
 
-    async def receive(self) -> Message:
+    async def receive(self) -> tuple[Message, Seconds]:
         return await self._into.receive()
 
     async def _read(self) -> None:
@@ -196,13 +198,19 @@ class _Together:
         try:
             while True:
                 self._into.land(await self._conversation.receive())
+        except asyncio.CancelledError:  # by gRPC, where this end has closed the connection
+            self._into.end(NetworkError("this end is closed"))
+            raise
         except Exception as error:
             self._into.end(error)  # `receive` raises it, whatever it is
 
     async def _write(self) -> None:
-        with contextlib.suppress(NetworkError, PeerError):  # whoever receives on this connection is told
-            while (message := await self._outbox.get()) is not None:
+        while (message := await self._outbox.get()) is not None:
+            try:
                 await self._conversation.send(message)
+            except (NetworkError, PeerError) as error:
+                self._out.end(error)
+            self._outbox.task_done()
         await self._conversation.aclose()
 
 

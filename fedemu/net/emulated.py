@@ -81,13 +81,18 @@ class EmulatedChannel:
     async def __aexit__(self, *error: object) -> None:
         await self._delivery.__aexit__(*error)
 
-    async def send(self, request: Message, meter: Meter) -> None:
+    async def send(self, request: Message, meter: Meter, start: Seconds | None = None) -> None:
         """Send a task or an update; return when it has left. It arrives later, or is dropped.
 
         Cancelling the caller ends the transfer. The meter then says how much had left.
+
+        Args:
+            request: What to send.
+            meter: Counts its bytes.
+            start: When it starts, which a real clock may be a little past; None is now.
         """
-        size, sent = request.size, self._clock.now()
-        packet = self._packet(request, size)
+        size, sent = request.size, self._clock.now() if start is None else start
+        packet = self._packet(request, sent)
         transfer = None
         try:
             for name, stage in self._path.way.departure:
@@ -108,7 +113,8 @@ class EmulatedChannel:
 
     def post(self, message: Message) -> None:
         """Send an acknowledgement or a control message, which leaves at once. It arrives later, or is dropped."""
-        self._depart(self._packet(message, message.size), message, self._clock.now())
+        now = self._clock.now()
+        self._depart(self._packet(message, now), message, now)
 
     def announce(self, message: Message) -> None:
         """Send what belongs to the handshake, which takes no emulated time."""
@@ -118,8 +124,8 @@ class EmulatedChannel:
         """Return when all that has left has arrived."""
         await self._delivery.drain()
 
-    def _packet(self, message: Message, size: Bytes) -> Packet:
-        return Packet(size, self._clock.now(), _role(message), _attempt(message))
+    def _packet(self, message: Message, at: Seconds) -> Packet:
+        return Packet(message.size, at, _role(message), _attempt(message))
 
     def _depart(self, packet: Packet, message: Message, sent: Seconds) -> None:
         for name, stage in self._path.way.arrival:
@@ -135,18 +141,18 @@ class EmulatedChannel:
         assert later is None or later.at >= packet.at, f"{name} sent a message back in time"
         return later
 
-    async def receive(self) -> Message:
-        """Wait for the next message.
+    async def receive(self) -> tuple[Message, Seconds]:
+        """Wait for the next message; return it and the moment of its arrival, which a real clock is a little past.
 
         Raises:
             NetworkError: The connection is gone.
             PeerError: What came is not a message, or the server ended the connection and said why.
         """
-        message = await self._delivery.receive()
+        message, moment = await self._delivery.receive()
         if self._inbound and _role(message) == "request":
             transfer = Transfer(self._network, [Burst(message.size, 0.0)], self._inbound)
-            await transfer.run(self._clock, self._clock.now())
-        return message
+            moment = await transfer.run(self._clock, moment)
+        return message, moment
 
 
 def _role(message: Message) -> Role:

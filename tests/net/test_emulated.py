@@ -66,7 +66,7 @@ def _play(ways, main, pipes, rtt, is_apart):
 
         async def receive(name, end):
             while True:
-                message = await end.receive()
+                message, _ = await end.receive()
                 arrivals.append((name, type(message.header).__name__, clock.now()))
 
         transport, exchange = MemoryTransport(), Exchange(clock)
