@@ -336,7 +336,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 def _where(task: "asyncio.Task[Any]") -> str:
     """Return file and line of the innermost coroutine that is not asyncio's own."""
-    where, coroutine = "nowhere", task.get_coro()
+    where = "nowhere"
+    coroutine: Any = task.get_coro()
     while isinstance(coroutine, CoroutineType) and coroutine.cr_frame is not None:
         file = coroutine.cr_frame.f_code.co_filename
         if not file.startswith(_ASYNCIO):
