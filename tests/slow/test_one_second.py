@@ -1,7 +1,6 @@
 """50 clients that take 1 s each: what a round takes on either clock. README has the figures."""
 
 import json
-import os
 import statistics
 from pathlib import Path
 
@@ -22,7 +21,7 @@ def threads(clients: int) -> int:
     seen: list[int] = []
     with inline()() as compute:
         cell = load(SCENARIO, settings, transport="grpc").cells[0]
-        experiment.run(cell, compute, observers=[lambda _: seen.append(len(os.listdir("/proc/self/task")))])
+        experiment.run(cell, compute, observers=[lambda _: seen.append(len(list(Path("/proc/self/task").iterdir())))])
     return max(seen)
 
 
