@@ -16,7 +16,7 @@ from fedemu import events as kinds
 from fedemu.client import Participant, join
 from fedemu.clock import VirtualClock, run
 from fedemu.devices._base import Device, Work
-from fedemu.errors import NetworkError, PeerError
+from fedemu.errors import NetworkError, PeerError, RunError
 from fedemu.events import UpdateLost, UpdateReceived, UpdateRejected
 from fedemu.links._base import Retry, Way
 from fedemu.links.delay import delay as delay_stage
@@ -307,6 +307,28 @@ async def hosted(federation, transport) -> Iterator[Callable]:
         finally:
             for conversation in opened:
                 await conversation.aclose()
+
+
+class Failing:
+    """The workers of a compute, of whose trainings one fails: that of the given number."""
+
+    def __init__(self, compute, number) -> None:
+        self._compute, self._number, self.workers, self._jobs = compute, number, compute.workers, 0
+        self.warm, self.evaluate = compute.warm, compute.evaluate
+
+    def train(self, recipe, job):
+        self._jobs += 1
+        return self._compute.train(_broken if self._jobs == self._number else recipe, job)
+
+
+def _broken():
+    raise RunError("the graphics card is on fire")
+
+
+@pytest.fixture
+def failing():
+    """A compute whose training fails: `failing(compute, number)`."""
+    return Failing
 
 
 @pytest.fixture(scope="session")

@@ -151,26 +151,14 @@ def test_the_result_has_the_keys_of_the_contract(scenario: Path, tmp_path: Path)
     assert 0.5 < result["final"]["accuracy"] < 0.99
 
 
-def test_a_failing_training_ends_the_run_and_leaves_a_valid_run_directory(scenario: Path, tmp_path: Path) -> None:
+def test_a_failing_training_ends_the_run_and_leaves_a_valid_run_directory(
+    scenario: Path, tmp_path: Path, failing
+) -> None:
     """The second client to train fails: one error with its message, and RunFinished closes the log."""
-
-    class Failing:
-        """The workers of an inline compute, of which one job fails."""
-
-        def __init__(self, compute) -> None:
-            self._compute, self.workers, self._jobs = compute, compute.workers, 0
-            self.warm, self.evaluate = compute.warm, compute.evaluate
-
-        def train(self, recipe, job):
-            self._jobs += 1
-            return self._compute.train(recipe if self._jobs != 2 else broken, job)
-
-    def broken():
-        raise RunError("the graphics card is on fire")
 
     seen = []
     with inline()() as compute, pytest.raises(RunError, match=r"^the graphics card is on fire$"):
-        experiment.run(load(scenario).cells[0], Failing(compute), observers=[seen.append], out=tmp_path / "run")
+        experiment.run(load(scenario).cells[0], failing(compute, 2), observers=[seen.append], out=tmp_path / "run")
     assert isinstance(seen[-1], RunFinished)
     last, at = events(tmp_path / "run")[-1], seen[-1].at
     assert last == {"at": at, "event": "RunFinished", "reason": "failed", "time": at}

@@ -263,26 +263,11 @@ def test_a_run_that_failed_fails_again(tmp_path: Path, monkeypatch: pytest.Monke
     assert verdict.text.endswith(f"identical as far as it went, {len(lines)} events until it failed")
 
 
-def test_a_replay_that_fails_says_so(run: Path) -> None:
+def test_a_replay_that_fails_says_so(run: Path, failing) -> None:
     """The recorded run had not failed: an error of this machine, not a difference of the run."""
-
-    class Failing:
-        """The workers of an inline compute, of which the third job fails."""
-
-        def __init__(self, compute) -> None:
-            self._compute, self.workers, self._jobs = compute, compute.workers, 0
-            self.warm, self.evaluate = compute.warm, compute.evaluate
-
-        def train(self, recipe, job):
-            self._jobs += 1
-            return self._compute.train(recipe if self._jobs != 3 else broken, job)
-
-    def broken():
-        raise RunError("the graphics card is on fire")
-
     [recording] = recordings(run)
     with inline()() as compute, pytest.raises(RunError, match=r"^the graphics card is on fire$"):
-        replay(recording, Failing(compute))
+        replay(recording, failing(compute, 3))
 
 
 def test_every_cell_of_a_grid_is_replayed(tmp_path: Path) -> None:
