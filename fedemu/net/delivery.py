@@ -87,6 +87,7 @@ class Apart:
                 self._measure(when - sent, self._clock.now() - sent)
             with contextlib.suppress(NetworkError, PeerError):  # whoever receives on this connection is told
                 await self._conversation.send(message)
+            del message  # a large model should not lie here until the next one comes
             self._waiting.task_done()
 
 
@@ -210,6 +211,7 @@ class _Together:
                 await self._conversation.send(message)
             except (NetworkError, PeerError) as error:
                 self._out.end(error)
+            del message  # a large model should not lie here until the next one comes
             self._outbox.task_done()
         await self._conversation.aclose()
 
