@@ -207,13 +207,13 @@ def _verify(arguments: argparse.Namespace) -> int:
         question=plan.question,
     )
     _say(verify.as_text(agreement))
-    return 0
+    return 0 if agreement.is_any else 1
 
 
 def _only(plan: Experiment, arguments: argparse.Namespace, done: str) -> Cell:
     """Return the cell of a scenario that is no grid."""
     if plan.is_grid:
-        fault = f"{len(plan.cells)} runs cannot be {done} at once; take one, without matrix and repeat"
+        fault = f"{len(plan.cells)} runs cannot be {done} at once; write a file without matrix and repeat"
         raise ScenarioError([Fault(arguments.scenario, 1, "matrix", fault)])
     return plan.cells[0]
 

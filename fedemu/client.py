@@ -89,11 +89,8 @@ class Participant:
             async with asyncio.TaskGroup() as tasks:
                 desk = _Desk(self, channel, tasks)
                 try:
-                    while True:
-                        message, moment = await channel.receive()
-                        if isinstance(message.header, pb.Goodbye):
-                            break
-                        desk.take(message, moment)
+                    while desk.take(*await channel.receive()):
+                        pass
                 except (NetworkError, PeerError) as error:
                     failure = error
                 desk.clear()
@@ -129,13 +126,15 @@ class _Desk:
         self._current: _Assignment | None = None
         self._memory: State = {}
 
-    def take(self, message: Message, moment: Seconds) -> None:
-        """Do what a message asks for that has arrived at that moment."""
+    def take(self, message: Message, moment: Seconds) -> bool:
+        """Do what a message asks for that has arrived at that moment; return False if the run is over."""
         match message.header:
             case pb.Task() as task if "model" in message.vectors:
                 self._begin(task, message, moment)
             case pb.Answer() as answer:
                 self._conclude(answer)
+            case pb.Goodbye():
+                return False
             case pb.Cancel() as cancel:
                 if self._is_current(cancel.assignment):
                     self.clear()
@@ -144,6 +143,7 @@ class _Desk:
             case other:
                 with_ = f" with {', '.join(message.vectors) or 'no vectors'}"
                 raise PeerError("INVALID_ARGUMENT", f"{type(other).__name__}{with_} to a client that has joined")
+        return True
 
     def clear(self) -> None:
         """Stop what is being done."""
@@ -179,7 +179,7 @@ class _Desk:
 
     async def _work(self, assignment: _Assignment, task: pb.Task, message: Message, moment: Seconds) -> None:
         try:
-            (trained, assignment.learned), moment = await self._train(assignment, message, moment)
+            trained, assignment.learned, moment = await self._train(assignment, message, moment)
             await self._deliver(assignment, task.version, trained, moment)
         except NetworkError as error:
             self._abandon(assignment, f"undelivered: update {error}")
@@ -191,7 +191,8 @@ class _Desk:
 
     async def _train(
         self, assignment: _Assignment, message: Message, moment: Seconds
-    ) -> tuple[tuple[Trained, State], Seconds]:
+    ) -> tuple[Trained, State, Seconds]:
+        """Return what was trained, what to remember, and the moment when the device was done."""
         client, clock = self._client, self._client.clock
         extras = dict(message.vectors)
         job = Job(client.view.client, assignment.round, assignment.turn, extras.pop("model"), extras, self._memory)
@@ -209,7 +210,7 @@ class _Desk:
                 duration=clock.now() - started,
             )
         )
-        return (trained, state), moment
+        return trained, state, moment
 
     async def _deliver(self, assignment: _Assignment, version: int, trained: Trained, moment: Seconds) -> None:
         client = self._client

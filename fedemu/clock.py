@@ -145,7 +145,7 @@ def run(main: Coroutine[Any, Any, T], *, virtual: bool) -> T:
         except ClockError:
             # it came from between two turns of the loop: sockets and workers still have to be closed in good order
             tasks[0].cancel()
-            with contextlib.suppress(BaseException):
+            with contextlib.suppress(Exception, asyncio.CancelledError):
                 runner.get_loop().run_until_complete(tasks[0])
             raise
 

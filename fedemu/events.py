@@ -183,7 +183,10 @@ class Measurement(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DelayMeasured(Measurement):
-    """A message has arrived at the other end of an emulated link."""
+    """A message has arrived at the other end of an emulated link.
+
+    Where that is another process: it was handed to the connection, and the real network is still before it.
+    """
 
     group: str
     direction: str

@@ -22,7 +22,7 @@ from fedemu.compute._base import Compute
 from fedemu.compute.inline import inline
 from fedemu.compute.pool import pool
 from fedemu.errors import RunError, first_of
-from fedemu.events import Event, Observer, RunFinished, RunStarted
+from fedemu.events import Event, Measurement, Observer, RunFinished, RunStarted
 from fedemu.learning import Learning, Recipe
 from fedemu.net.channel import Conversation, Transport
 from fedemu.net.delivery import Exchange
@@ -251,6 +251,7 @@ class _Play:
     def _emit(self, event: Event) -> None:
         if self._ended:  # a client that did not leave in time is none of the run's
             return
-        self._last = event.at
+        if not isinstance(event, Measurement):
+            self._last = event.at
         for observer in self._observers:
             observer(event)

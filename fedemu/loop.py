@@ -44,6 +44,9 @@ GLANCE = 16
 PATIENCE = 20.0
 """Real seconds without any sign of life after which a flight that is due counts as stalled."""
 
+HASTE = 1.0
+"""The same after a loop has stalled once: what follows is cleaning up."""
+
 Poll: TypeAlias = Callable[[float], list[tuple[selectors.SelectorKey, int]]]
 """Waits so many real seconds for descriptors."""
 
@@ -188,8 +191,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.now: Seconds = 0.0
         """Emulated time."""
         self._steps = 0
+        self._patience = math.inf
         self._orders = itertools.count()
-        self._numbers = {False: itertools.count(), True: itertools.count()}
+        self._numbers = {False: itertools.count(), True: itertools.count(2**40)}  # apart in sets, too
         self._gate: list[VirtualFlight] = []
         self._barrier: list[VirtualFlight] = []
         self._real_timers: list[_Timer] = []
@@ -285,7 +289,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         )
         if self._barrier and self._barrier[0].when <= due:
             first = self._barrier[0]
-            about = f"{first.key} is due and has not landed; {len(self._barrier)} flights are on their way"
+            count = sum(not (flight.landed or flight.dropped) for flight in self._barrier)
+            about = f"{first.key} is due and has not landed; of {count} flights on their way"
             return self._wait(poll, first.patience, about)
         if due == math.inf:
             return self._end(poll)
@@ -294,6 +299,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._clock_resolution = math.ulp(due)  # asyncio runs timers due before now + resolution: only those of now
         while self._gate and self._gate[0].when <= self.now:
             heapq.heappop(self._gate).release()
+            self._steps = 0
         return []
 
     def _end(self, poll: Poll) -> list[tuple[selectors.SelectorKey, int]]:
@@ -308,6 +314,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _wait(self, poll: Poll, patience: Seconds, about: str) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait for the real world."""
+        self._steps = 0
+        patience = min(patience, self._patience)
         stalls = time.monotonic() + patience
         while (now := time.monotonic()) < stalls:
             wait = min(stalls - now, 3600.0)
@@ -316,7 +324,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             ready = poll(wait)
             if ready or self._fire_real_timers():
                 return ready
-        self._barrier.clear()  # who cleans up now need not wait for it again
+        self._barrier.clear()  # who cleans up now need not wait for it again, nor long for anything else
+        self._patience = HASTE
         raise Stalled(f"emulated time has stood at {self.now:.9g} s for {patience:g} s of real time: {about}")
 
     def _fire_real_timers(self) -> bool:

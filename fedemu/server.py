@@ -23,6 +23,7 @@ from fedemu.events import (
     UpdateReceived,
     UpdateRejected,
 )
+from fedemu.loop import standstill
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.calls import call
 from fedemu.net.channel import Channel, Conversation
@@ -160,13 +161,13 @@ class Server:
             try:
                 # first: as soon as it is welcomed, the next client may join
                 self._emit(ClientJoined(at=self._clock.now(), client=client, group=group))
-                await conversation.send(Message(pb.Welcome(client=client, scenario=self._scenario)))
+                welcome = Message(pb.Welcome(client=client, scenario=self._scenario))
+                await standstill(conversation.send(welcome), f"welcome {client}")
                 self._changed.set()
                 # no algorithm sends more than three vectors beside the delta
                 conversation.limit = 4 * self._parameters
                 while True:
-                    message, _ = await emulated.receive()
-                    self._take(session, message)
+                    self._take(session, (await emulated.receive())[0])  # no name here holds a model until the next one
             except NetworkError as error:
                 reason = "the run is over" if session.goodbye else str(error)
             except PeerError as error:

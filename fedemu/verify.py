@@ -65,6 +65,11 @@ class Agreement(NamedTuple):
     phases: Sequence[PhaseRow]
     """Of the rounds that can be compared; without those that never happened."""
 
+    @property
+    def is_any(self) -> bool:
+        """Tell whether there was a round to compare."""
+        return any(row.error is not None for row in self.rounds)
+
 
 class _Round(NamedTuple):
     cohort: tuple[ClientId, ...]
@@ -175,6 +180,8 @@ def _round_row(number: int, emulated: _Round | None, measured: _Round | None) ->
         note = f"{measured.outcome}; emulated {emulated.outcome}"
     elif emulated.cohort != measured.cohort:
         note = "another cohort"
+    elif emulated.outcome.startswith("failed"):
+        note = emulated.outcome
     else:
         note = "" if emulated.duration else "no emulated time"
     return RoundRow(number, emulated and emulated.duration, measured and measured.duration, note)

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from fedemu.clock import Clock, RealClock, VirtualClock, finish, run
+from fedemu.net.memory import MemoryTransport
 
 
 def virtually(main):
@@ -103,3 +104,33 @@ async def test_the_real_clock_does_not_end_work_before_it_landed():
     assert 0.05 <= moment <= clock.now()
     await clock.sleep_until(moment + 0.02)
     assert await flight == moment
+
+
+class _Sleepy(RealClock):
+    """A clock that wakes everybody up late."""
+
+    async def sleep_until(self, when):
+        await super().sleep_until(when + LATE if when > self.now() else when)
+
+    def call_at(self, when, callback):
+        return super().call_at(when + LATE, callback)
+
+
+LATE = 0.2
+
+
+async def test_a_late_wake_up_is_not_passed_on(toy):
+    """0.1 s for a message's bits, 0.3 s for its delay, there and back, and 0.5 s of training: 1.3 s.
+
+    Each of the five wakes up 0.2 s late, and the round is late by one of them.
+    """
+    task, update = 45, 58  # bytes of a task and an update of three numbers, here
+    client = toy.Client(
+        takes=(0.5,), down=toy.way(delay=0.3, rate=8 * task / 0.1), up=toy.way(delay=0.3, rate=8 * update / 0.1)
+    )
+    clock = _Sleepy()
+    played = await toy.perform({"c/0": client}, clock, MemoryTransport())
+    [sent] = played.of("TaskSent")
+    [received] = played.of("UpdateReceived")
+    assert (sent.bytes, received.bytes) == pytest.approx((task, update), abs=3)
+    assert 1.3 <= received.at - sent.at < 1.3 + 1.5 * LATE

@@ -110,13 +110,13 @@ class Fluid:
         ends = (progress.end for flows in (self._ended, self._flows) for progress in flows.values())
         return min(ends, default=None)
 
-    def ended(self, now: Seconds) -> list[Flow]:
-        """Return the flows that have ended by now, each once, in order of start."""
+    def ended(self, now: Seconds) -> dict[Flow, Seconds]:
+        """Return the flows that have ended by now, each once, in order of start, and when each did."""
         self._advance(now)
         flows = sorted(self._ended, key=self._order.__getitem__)
         for flow in flows:
-            del self._ended[flow], self._order[flow]
-        return flows
+            del self._order[flow]
+        return {flow: self._ended.pop(flow).end for flow in flows}
 
     def _advance(self, now: Seconds) -> None:
         """Live through all ends up to now, each at its own moment, however late the caller comes."""

@@ -30,8 +30,11 @@ class Delivery(Protocol):
 
     async def __aexit__(self, *_: object) -> None: ...
 
-    def carry(self, message: Message, sent: Seconds, when: Seconds) -> None:
-        """Have a message that was sent then at the other end at `when`, not earlier than those before it."""
+    def carry(self, message: Message, sent: Seconds | None, when: Seconds) -> None:
+        """Have a message at the other end at `when`, not earlier than those before it.
+
+        Its delay counts from `sent`; None has it not measured.
+        """
 
     async def drain(self) -> None:
         """Return when all that was carried is there."""
@@ -57,7 +60,7 @@ class Apart:
 
     def __init__(self, conversation: Conversation, clock: Clock, measure: Measure | None = None) -> None:
         self._conversation, self._clock, self._measure = conversation, clock, measure
-        self._waiting: asyncio.Queue[tuple[Message, Seconds, Seconds]] = asyncio.Queue()
+        self._waiting: asyncio.Queue[tuple[Message, Seconds | None, Seconds]] = asyncio.Queue()
         self._delivery: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -70,11 +73,14 @@ class Apart:
         await asyncio.gather(self._delivery, return_exceptions=True)
         await self._conversation.aclose()
 
-    def carry(self, message: Message, sent: Seconds, when: Seconds) -> None:
+    def carry(self, message: Message, sent: Seconds | None, when: Seconds) -> None:
         self._waiting.put_nowait((message, sent, when))
 
     async def drain(self) -> None:
-        await self._waiting.join()
+        assert self._delivery is not None
+        await asyncio.wait([asyncio.create_task(self._waiting.join()), self._delivery], return_when="FIRST_COMPLETED")
+        if self._delivery.done():
+            self._delivery.result()  # raises what went wrong
 
     async def receive(self) -> tuple[Message, Seconds]:
         return await self._conversation.receive(), self._clock.now()
@@ -83,7 +89,7 @@ class Apart:
         while True:
             message, sent, when = await self._waiting.get()
             await self._clock.sleep_until(when)
-            if self._measure is not None:
+            if self._measure is not None and sent is not None:
                 self._measure(when - sent, self._clock.now() - sent)
             with contextlib.suppress(NetworkError, PeerError):  # whoever receives on this connection is told
                 await self._conversation.send(message)
@@ -96,7 +102,7 @@ class _Parcel:
     """A message on its way, or the end of the direction in which it travels."""
 
     flight: Flight
-    sent: Seconds
+    sent: Seconds | None
     when: Seconds
     message: Message | None = None
     error: Exception | None = None
@@ -116,7 +122,7 @@ class _Lane:
         self.is_open = False
         """Somebody reads what comes through the transport, until nothing more does."""
 
-    def send(self, sent: Seconds, when: Seconds) -> bool:
+    def send(self, sent: Seconds | None, when: Seconds) -> bool:
         """Announce what the transport is given next; return False if nobody would get it."""
         if not self.is_open:
             return False
@@ -139,7 +145,7 @@ class _Lane:
         if not self.is_open:
             return
         if not self._travelling:
-            self.send(self.latest, self.latest)
+            self.send(None, self.latest)
         for parcel in self._travelling:
             parcel.error = error
             parcel.flight.land()
@@ -155,7 +161,7 @@ class _Lane:
             self._ended = parcel.error
             raise parcel.error
         assert parcel.message is not None
-        if self._measure is not None:
+        if self._measure is not None and parcel.sent is not None:
             self._measure(parcel.when - parcel.sent, self._clock.now() - parcel.sent)
         return parcel.message, moment
 
@@ -180,11 +186,11 @@ class _Together:
         self._into.end(NetworkError("this end is closed"))
         if self._out.is_open:
             await standstill(self._outbox.join(), f"send what is left of {self._name}")
-            self._out.send(self._clock.now(), self._clock.now())
+            self._out.send(None, self._clock.now())
         self._outbox.put_nowait(None)
         self.is_closed = True
 
-    def carry(self, message: Message, sent: Seconds, when: Seconds) -> None:
+    def carry(self, message: Message, sent: Seconds | None, when: Seconds) -> None:
         if self._out.send(sent, when):
             self._outbox.put_nowait(message)
 
@@ -209,8 +215,8 @@ class _Together:
         while (message := await self._outbox.get()) is not None:
             try:
                 await self._conversation.send(message)
-            except (NetworkError, PeerError) as error:
-                self._out.end(error)
+            except Exception as error:
+                self._out.end(error)  # who receives raises it, whatever it is
             del message  # a large model should not lie here until the next one comes
             self._outbox.task_done()
         await self._conversation.aclose()

@@ -118,7 +118,7 @@ class EmulatedChannel:
 
     def announce(self, message: Message) -> None:
         """Send what belongs to the handshake, which takes no emulated time."""
-        self._delivery.carry(message, self._clock.now(), self._clock.now())
+        self._delivery.carry(message, None, self._clock.now())
 
     async def drain(self) -> None:
         """Return when all that has left has arrived."""

@@ -54,11 +54,11 @@ class Network:
         while (end := self._fluid.next_end()) is not None and grid(end) <= self._clock.now():
             # a flow's end is exact, the clock's grid is 1 ns: the pipes may be that much ahead
             self._latest = max(self._latest, end, grid(end))
-            for transfer in self._fluid.ended(self._latest):
+            for transfer, ended in self._fluid.ended(self._latest).items():
                 assert isinstance(transfer, Transfer)
                 done = self._waiting.pop(transfer)
                 if not done.done():  # cancelled at this very moment
-                    done.set_result(grid(end))
+                    done.set_result(grid(ended))
         self._arm()
 
 

@@ -17,7 +17,7 @@ def run(fluid: Fluid) -> list[tuple[float, list[Hashable]]]:
     """Return (end, flows) of each end until nothing flows."""
     result: list[tuple[float, list[Hashable]]] = []
     while (end := fluid.next_end()) is not None:
-        result.append((end, fluid.ended(end)))
+        result.append((end, list(fluid.ended(end))))
     return result
 
 
@@ -38,7 +38,7 @@ def test_a_flow_alone_keeps_its_end_to_a_nanosecond_late_in_a_run(start: float, 
     fluid.start("b", 10**12, ["other"], start)
     assert fluid.next_end() == end
     assert end is not None
-    assert fluid.ended(end) == ["a"]
+    assert fluid.ended(end) == {"a": end}
 
 
 def test_two_flows_share_and_the_second_speeds_up_when_the_first_has_ended() -> None:
@@ -87,7 +87,7 @@ def test_a_caller_who_comes_late_hears_of_every_end_and_loses_nothing() -> None:
     fluid.start("long", 3_000_000, ["p"], 0.0)
     fluid.start("late", 0, ["p"], 3.0)
     assert fluid.next_end() == 2.0
-    assert fluid.ended(3.0) == ["short", "late"]
+    assert list(fluid.ended(3.0)) == ["short", "late"]
     assert run(fluid) == [(4.0, ["long"])]
 
 
@@ -97,7 +97,7 @@ def test_a_flow_that_has_ended_but_was_not_told_can_still_be_stopped() -> None:
     fluid.start("a", 1000, ["p"], 0.0)
     assert fluid.stop("a", 9.0) == 1000
     assert fluid.next_end() is None
-    assert fluid.ended(9.0) == []
+    assert fluid.ended(9.0) == {}
 
 
 def test_equal_flows_end_together_in_order_of_start() -> None:
