@@ -292,8 +292,7 @@ class Server:
             assignment.attempt = number
             task = pb.Task(assignment=assignment.name, version=assignment.version)
             message = Message(task, {"model": weights, **extras})
-            size = message.size
-            self._emit(TaskSent(**assignment.about(self._clock), bytes=size, version=assignment.version))
+            self._emit(TaskSent(**assignment.about(self._clock), bytes=message.size, version=assignment.version))
             return message
 
         def retried(_: int, wait: float) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 
 from fedemu import experiment
 from fedemu.events import Event, Observer, RoundClosed, RoundFailed, RoundStarted
-from fedemu.observers.phases import Phases, Spent
+from fedemu.observers.phases import spent
+from fedemu.observers.trips import Trips
 from fedemu.scenario import Cell, parse
 from fedemu.types import ClientId, Seconds
 from fedemu.units import show_duration
@@ -85,9 +86,10 @@ class _Seen:
         self.phases: dict[tuple[str, ClientId, int], list[Seconds]] = {}
         """By phase, client and round: one time for each task of the client in the round."""
         started: dict[int, RoundStarted] = {}
-        phases = Phases(self._spend)
+        trips = Trips()
         for event in events:
-            phases(event)
+            for phase in spent(event, trips.follow(event)):
+                self.phases.setdefault((phase.phase, phase.client, phase.round), []).append(phase.seconds)
             match event:
                 case RoundStarted():
                     started[event.round] = event
@@ -99,9 +101,6 @@ class _Seen:
                     self.rounds[event.round] = _Round(begin.cohort, f"failed: {event.reason}", event.at - begin.at)
                 case _:
                     pass
-
-    def _spend(self, spent: Spent) -> None:
-        self.phases.setdefault((spent.phase, spent.client, spent.round), []).append(spent.seconds)
 
 
 def verify(

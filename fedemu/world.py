@@ -49,7 +49,7 @@ class World:
         self, scenario: Scenario, learning: Learning, clock: Clock, emit: Observer, exchange: Exchange | None
     ) -> None:
         self._scenario, self._learning, self._clock, self._emit = scenario, learning, clock, emit
-        self._exchange, self._apart = exchange, exchange is None
+        self._exchange = exchange
         self._server = scenario.server.link
         self._rates = {
             name: rate
@@ -97,7 +97,8 @@ class World:
             conversation: The connection.
         """
         client, shared = view.client, "server down" if direction == "up" else "server up"
-        pipes = self._known(f"{client} {direction}", *([] if self._apart and direction == "up" else [shared]))
+        apart = self._exchange is None
+        pipes = self._known(f"{client} {direction}", *([] if apart and direction == "up" else [shared]))
         path = Path(
             name=f"{client} {direction}",
             way=self._way(view, direction),
@@ -109,7 +110,7 @@ class World:
         def draw(stage: str, message: Message) -> Rng:
             return stream(self._scenario.seed, "link", client, direction, stage, *_name(message.header))
 
-        inbound = self._known("server down") if self._apart and direction == "down" else ()
+        inbound = self._known("server down") if apart and direction == "down" else ()
         delivery = self._delivery(view, direction, conversation)
         return EmulatedChannel(delivery, path, self._network, self._clock, draw, inbound=inbound)
 

@@ -1,10 +1,10 @@
 """Where a client's time goes: what it spends in each phase of a round."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from fedemu.events import Event, RoundClosed, TaskReceived, TrainingFinished, UpdateReceived
-from fedemu.observers.trips import Trips
+from fedemu.observers.trips import Trip
 from fedemu.types import ClientId, Seconds
 
 
@@ -19,31 +19,26 @@ class Spent(NamedTuple):
     seconds: Seconds
 
 
-class Phases:
-    """Folds events into phases. METRICS.md says where each begins and ends.
+def spent(event: Event, trips: Sequence[Trip]) -> Iterator[Spent]:
+    """Yield the phases that an event ends. METRICS.md says where each begins and ends.
 
     A process that does not see where a phase begins or ends, such as a server whose clients are elsewhere, leaves that
     phase out.
 
     Args:
-        tell: Told of each phase as soon as it is known.
+        event: What happened.
+        trips: Those that it is about: what `Trips.follow` returned for it.
     """
-
-    def __init__(self, tell: Callable[[Spent], None]) -> None:
-        self._tell = tell
-        self._trips = Trips()
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, TrainingFinished):
-            self._tell(Spent(event.client, event.group, event.round, "compute", event.duration))
-        for trip in self._trips.follow(event):
-            who = trip.client, trip.group, trip.round
-            match event:
-                case TaskReceived():
-                    self._tell(Spent(*who, "download", event.at - trip.sent))
-                case UpdateReceived() if trip.trained is not None:
-                    self._tell(Spent(*who, "upload", event.at - trip.trained))
-                case RoundClosed() if trip.arrived is not None:
-                    self._tell(Spent(*who, "wait", event.at - trip.arrived))
-                case _:
-                    pass
+    if isinstance(event, TrainingFinished):
+        yield Spent(event.client, event.group, event.round, "compute", event.duration)
+    for trip in trips:
+        who = trip.client, trip.group, trip.round
+        match event:
+            case TaskReceived():
+                yield Spent(*who, "download", event.at - trip.sent)
+            case UpdateReceived() if trip.trained is not None:
+                yield Spent(*who, "upload", event.at - trip.trained)
+            case RoundClosed() if trip.arrived is not None:
+                yield Spent(*who, "wait", event.at - trip.arrived)
+            case _:
+                pass

@@ -31,7 +31,7 @@ from fedemu.events import (
     UpdateRejected,
     UpdateSent,
 )
-from fedemu.observers.phases import Phases, Spent
+from fedemu.observers.phases import spent
 from fedemu.observers.trips import Trip, Trips
 from fedemu.types import ClientId, Seconds
 
@@ -104,7 +104,7 @@ class Metrics:
             registry=self.registry,
             buckets=ERRORS,
         )
-        self._phases, self._trips = Phases(self._spend), Trips()
+        self._trips = Trips()
         self._connected: dict[ClientId, None] = {}
         self._working: dict[ClientId, int] = {}
         """The round that a client works for."""
@@ -132,8 +132,9 @@ class Metrics:
             self._measure(event)
             return
         self._time.set(event.at)
-        self._phases(event)
         trips = self._trips.follow(event)
+        for phase in spent(event, trips):
+            self._phase.labels(phase.group, phase.phase).observe(phase.seconds)
         match event:
             case TaskEvent():
                 self._take(event, trips[0] if trips else None)
@@ -207,9 +208,6 @@ class Metrics:
     def _count(self) -> None:
         self._clients.labels("working").set(len(self._working))
         self._clients.labels("idle").set(len(self._connected) - len(self._working))
-
-    def _spend(self, spent: Spent) -> None:
-        self._phase.labels(spent.group, spent.phase).observe(spent.seconds)
 
     def _call(self, event: ClientEvent, outcome: str) -> None:
         self._calls.labels(event.group, outcome).inc()

@@ -12,22 +12,11 @@ from fedemu.loop import standstill
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Conversation
 from fedemu.net.delivery import Apart, Exchange
-from fedemu.net.grpc import GrpcTransport
-from fedemu.net.memory import MemoryTransport
 from fedemu.net.messages import Message
 
 CLIENT = "phones/0"
 LATE = 1.0
 """Seconds by which a message may be late on the real clock: this machine has other things to do."""
-
-
-@pytest.fixture(params=["memory", "grpc tcp", "grpc unix"])
-def transport(request, tmp_path):
-    return {
-        "memory": MemoryTransport,
-        "grpc tcp": GrpcTransport,
-        "grpc unix": lambda: GrpcTransport(f"unix:{tmp_path}/socket"),
-    }[request.param]()
 
 
 @pytest.fixture(params=["virtual", "real"])

@@ -14,15 +14,6 @@ from fedemu.net.memory import MemoryTransport
 from fedemu.net.messages import Message
 
 
-@pytest.fixture(params=["memory", "grpc tcp", "grpc unix"])
-def transport(request, tmp_path):
-    return {
-        "memory": MemoryTransport,
-        "grpc tcp": GrpcTransport,
-        "grpc unix": lambda: GrpcTransport(f"unix:{tmp_path}/socket"),
-    }[request.param]()
-
-
 @asynccontextmanager
 async def connected(transport, handler):
     async with transport.serve(handler) as address:

@@ -15,7 +15,9 @@ from fedemu.events import (
     UpdateReceived,
     UpdateSent,
 )
-from fedemu.observers.phases import Phases, Spent
+from fedemu.observers.phases import Spent
+from fedemu.observers.phases import spent as ended_by
+from fedemu.observers.trips import Trips
 
 
 def about(at: float, round: int = 1, attempt: int = 1) -> dict[str, Any]:
@@ -23,11 +25,8 @@ def about(at: float, round: int = 1, attempt: int = 1) -> dict[str, Any]:
 
 
 def phases(events: Iterable[Event]) -> list[Spent]:
-    told: list[Spent] = []
-    fold = Phases(told.append)
-    for event in events:
-        fold(event)
-    return told
+    trips = Trips()
+    return [phase for event in events for phase in ended_by(event, trips.follow(event))]
 
 
 def spent(phase: Any, seconds: float, round: int = 1) -> Spent:
