@@ -5,7 +5,7 @@ PROTO := proto/fedemu/v1/federation.proto
 PB := fedemu/net/_pb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-all check bench proto
+.PHONY: help setup run test test-slow test-all check bench fidelity proto
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ check: setup  ## formatting, lint, types, generated code
 
 bench: setup  ## speed, as ratios against a floor measured in the same run
 	$(BIN)/python -m tests.bench
+
+fidelity: setup  ## TCP models against a real kernel's transfer times: typical and worst error
+	$(BIN)/python -m tests.fidelity
 
 proto: setup  ## generate the gRPC messages from proto/
 	@mkdir -p $(PB) && rm -f $(PB)/*_pb2.py*

@@ -27,6 +27,14 @@ ClientId: TypeAlias = str
 Seconds: TypeAlias = float
 Bytes: TypeAlias = int
 
+
+class Interval(NamedTuple):
+    """From `start` until just before `end`."""
+
+    start: Seconds
+    end: Seconds
+
+
 Extras: TypeAlias = Mapping[str, Vector]
 """Named vectors that an algorithm sends beside the model or the update."""
 

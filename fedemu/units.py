@@ -10,13 +10,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 
 DURATIONS: Mapping[str, float] = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400}
 SIZES: Mapping[str, float] = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 RATES: Mapping[str, float] = {"bit/s": 1, "kbit/s": 1e3, "Mbit/s": 1e6, "Gbit/s": 1e9}
+POWERS: Mapping[str, float] = {"mW": 1e-3, "W": 1}
 
 
 def _parse(value: object, units: Mapping[str, float], example: str) -> float:
@@ -70,6 +71,9 @@ Size: TypeAlias = Annotated[
 Rate: TypeAlias = Annotated[float, *_quantity(RATES, "10Mbit/s")]
 """Bits per second, >= 0."""
 
+Power: TypeAlias = Annotated[float, *_quantity(POWERS, "2.5W")]
+"""Watts, >= 0."""
+
 Ratio: TypeAlias = Annotated[
     float,
     BeforeValidator(_parse_ratio),
@@ -84,6 +88,10 @@ Ratio: TypeAlias = Annotated[
     ),
 ]
 """A probability or fraction in 0..1."""
+
+
+File: TypeAlias = Annotated[str, Field(min_length=1, json_schema_extra={"format": "path"})]
+"""The path of a file; in a scenario, relative to it."""
 
 
 def show_duration(seconds: float) -> str:

@@ -1,13 +1,13 @@
 """Flows share pipes max-min fairly and end when they must."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import TypeAlias
+from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from fedemu.links._fluid import Fluid
@@ -125,6 +125,10 @@ def test_what_cannot_flow_is_refused() -> None:
         fluid.start("a", 1, [], 0.0)
     with pytest.raises(KeyError):
         fluid.start("a", 1, ["p", "q"], 0.0)
+    with pytest.raises(KeyError):
+        fluid.set_rate("q", 1e6, 0.0)
+    with pytest.raises(KeyError):
+        fluid.set_cap("a", 1e6, 0.0)
     assert fluid.next_end() is None
     fluid.start("a", 1, ["p"], 0.0)
     with pytest.raises(ValueError, match="in progress"):
@@ -134,97 +138,322 @@ def test_what_cannot_flow_is_refused() -> None:
     for rate in (0.0, math.inf, math.nan, -1.0):
         with pytest.raises(ValueError, match="above zero"):
             fluid.add_pipe("q", rate)
+    for rate in (math.inf, math.nan, -1.0):
+        with pytest.raises(ValueError, match="zero or above"):
+            fluid.set_rate("p", rate, 0.0)
+    assert fluid.next_end() == 8e-6
 
 
-Planned: TypeAlias = tuple[int, int, set[int], int | None]
+def test_a_weight_is_a_share_of_the_full_pipe() -> None:
+    """Weights 1 and 3 in 8 Mbit/s = 1 MB/s: 0.25 and 0.75 MB/s; both have sent all of it after 1 s."""
+    fluid = Fluid({"p": 8e6})
+    fluid.start("light", 250_000, ["p"], 0.0)
+    fluid.start("heavy", 750_000, ["p"], 0.0, weight=3.0)
+    assert run(fluid) == [(1.0, ["light", "heavy"])]
 
-RATES = st.lists(st.integers(1, 50), min_size=1, max_size=5)
+
+def test_what_a_cap_leaves_goes_to_the_others() -> None:
+    """1 MB/s, one of three at most 0.2 MB/s: the others get 0.4 MB/s each; lifted at 1 s, all get a third."""
+    fluid = Fluid({"p": 8e6})
+    fluid.start("capped", 1_200_000, ["p"], 0.0, cap=1.6e6)
+    for flow in "ab":
+        fluid.start(flow, 400_000, ["p"], 0.0)
+    assert fluid.next_end() == 1.0
+    assert fluid.ended(1.0) == {"a": 1.0, "b": 1.0}
+    fluid.set_cap("capped", math.inf, 1.0)
+    assert run(fluid) == [(2.0, ["capped"])]
+
+
+def test_a_cap_alone_is_enough_to_flow() -> None:
+    """No pipe, 0.8 Mbit/s = 100 kB/s: 100 kB in 1 s."""
+    fluid = Fluid()
+    fluid.start("a", 100_000, [], 0.0, cap=0.8e6)
+    assert run(fluid) == [(1.0, ["a"])]
+
+
+def test_flows_stand_still_in_a_pipe_of_rate_0_and_then_go_on() -> None:
+    """1 MB/s; 0.5 MB of 1.5 MB each are sent by 1 s; still until 11 s; then 2 MB are left at 2 MB/s: 12 s."""
+    fluid = Fluid({"p": 8e6})
+    for flow in "ab":
+        fluid.start(flow, 1_500_000, ["p"], 0.0)
+    fluid.set_rate("p", 0.0, 1.0)
+    assert fluid.next_end() is None
+    assert fluid.ended(11.0) == {}
+    fluid.set_rate("p", 16e6, 11.0)
+    assert run(fluid) == [(12.0, ["a", "b"])]
+
+
+def test_a_flow_without_end_takes_its_share_for_ever() -> None:
+    """Beside it 1 MB takes 2 s of 1 MB/s instead of 1 s; it is never among those that end."""
+    fluid = Fluid({"p": 8e6})
+    fluid.start("for ever", math.inf, ["p"], 0.0)
+    assert fluid.next_end() is None
+    fluid.start("a", 1_000_000, ["p"], 5.0)
+    assert run(fluid) == [(7.0, ["a"])]
+    assert fluid.has("for ever")
+    assert fluid.stop("for ever", 8.0) == 7_000_000
+
+
+def test_a_pipe_is_shared_by_flows_not_by_crossings() -> None:
+    """A pipe that is named twice is crossed once: 1 MB at 1 MB/s is 1 s."""
+    fluid = Fluid({"p": 8e6})
+    fluid.start("a", 1_000_000, ["p", "p"], 0.0)
+    assert run(fluid) == [(1.0, ["a"])]
+
+
+class Case(NamedTuple):
+    """Pipes, the pipes and the weight of each flow, and the rates that they get."""
+
+    pipes: Sequence[float]
+    flows: Sequence[tuple[Sequence[int], float]]
+    rates: Sequence[Fraction]
+
+
+# SimGrid's own: src/kernel/lmm/maxmin_test.cpp (its penalty is 1 / weight) and teshsuite/surf/lmm_usage, tests 1 to 3
+SIMGRID = {
+    "a penalty of 2 halves the share": Case([3], [([0], 1), ([0], 1 / 2)], [Fraction(2), Fraction(1)]),
+    "penalties 1, 2 and 3": Case(
+        [10], [([0], 1), ([0], 1 / 2), ([0], 1 / 3)], [Fraction(60, 11), Fraction(30, 11), Fraction(20, 11)]
+    ),
+    "one through three links, one beside it in each": Case(
+        [1, 10, 1],
+        [([0, 1, 2], 1), ([0], 1), ([1], 1), ([2], 1)],
+        [Fraction(1, 2), Fraction(1, 2), Fraction(19, 2), Fraction(1, 2)],
+    ),
+    "two that do not meet": Case([200, 100], [([0], 1), ([1], 1)], [Fraction(200), Fraction(100)]),
+    # link 7 is full first, at 2 each; then 5, at 3; then 1, at 10/3; flow 5 gets what is left of link 9
+    "eleven flows over ten links": Case(
+        [10] * 10,
+        [
+            (links, 1)
+            for links in (
+                [4, 5, 6],
+                [0, 1, 2],
+                [7, 8],
+                [4, 5],
+                [5, 6, 7],
+                [9],
+                [7, 9],
+                [0, 1],
+                [1, 2, 3],
+                [4, 5, 6, 7, 9],
+                [6, 7, 8],
+            )
+        ],
+        [Fraction(n) for n in ("3", "10/3", "2", "3", "2", "6", "2", "10/3", "10/3", "2", "2")],
+    ),
+}
+
+
+def check(case: Case, make: Callable[[Mapping[str, float]], Fluid]) -> None:
+    """Assert that each flow gets its rate."""
+    fluid = make({str(i): rate for i, rate in enumerate(case.pipes)})
+    for i, (pipes, weight) in enumerate(case.flows):
+        fluid.start(i, math.inf, [str(pipe) for pipe in pipes], 0.0, weight=weight)
+    got = [8 * fluid.stop(i, 1.0) for i in range(len(case.flows))]
+    assert got == pytest.approx([float(rate) for rate in case.rates], rel=1e-12)
+
+
+@pytest.mark.parametrize("name", SIMGRID)
+def test_simgrid_s_published_systems_have_their_solutions(name: str) -> None:
+    """Systems of its test suite that are links and flows; solutions by hand, in fractions."""
+    check(SIMGRID[name], Fluid)
+
+
+class Halving(Fluid):
+    """A wrong one: each pipe is divided evenly, and what a flow cannot use is lost."""
+
+    def _share(self, pipes: Iterable[object]) -> None:
+        for group in self._classes.values():
+            shares = [pipe.rate / len(pipe.flows) for pipe in group.pipes]
+            self._redraw(group, min([group.cap, *shares]))
+
+
+@pytest.mark.parametrize("name", ["penalties 1, 2 and 3", "eleven flows over ten links"])
+def test_to_divide_each_pipe_evenly_is_found_out(name: str) -> None:
+    """It knows no weights, and leaves to nobody what a flow cannot use."""
+    with pytest.raises(AssertionError):
+        check(SIMGRID[name], Halving)
+
+
+class Flow(NamedTuple):
+    start: int
+    """In quarters of a second, as all times here."""
+    size: int | None
+    """Bytes; None never ends."""
+    pipes: frozenset[int]
+    cap: int | None
+    weight: int
+
+
+class Change(NamedTuple):
+    at: int
+    what: str
+    """rate, cap, stop or start."""
+    which: int
+    """Pipe or flow."""
+    value: int | None = None
+    """Rate or cap; None is no cap."""
+
+
+END = 400
+"""Quarters after which all that still flows is stopped: what it has sent is compared."""
+
+QUARTERS = st.integers(0, 120)
 FLOWS = st.lists(
-    st.tuples(
-        st.integers(0, 40),  # start, in quarters of a second
-        st.integers(0, 200),  # size
-        st.sets(st.integers(0, 4), min_size=1, max_size=3),
-        st.none() | st.integers(0, 80),  # stopped so many quarters after its start
+    st.builds(
+        Flow,
+        start=QUARTERS,
+        size=st.integers(0, 200) | st.none(),
+        pipes=st.frozensets(st.integers(0, 4), min_size=1, max_size=3),
+        cap=st.none() | st.integers(1, 30),
+        weight=st.sampled_from([1, 1, 2, 5]),
     ),
     min_size=1,
     max_size=8,
 )
+CHANGES = st.lists(
+    st.builds(Change, QUARTERS, st.just("rate"), st.integers(0, 4), st.integers(0, 50))
+    | st.builds(Change, QUARTERS, st.just("cap"), st.integers(0, 7), st.none() | st.integers(0, 30))
+    | st.builds(Change, QUARTERS, st.just("stop"), st.integers(0, 7)),
+    max_size=8,
+)
 
 
-def fair(rates: Sequence[int], crossing: Mapping[int, set[int]]) -> dict[int, Fraction]:
-    """Water-fill in exact fractions, by definition: raise all levels alike, a full pipe fixes those who cross it."""
-    level, fixed = Fraction(0), dict[int, Fraction]()
-    while len(fixed) < len(crossing):
-        rise = []
+class Told(NamedTuple):
+    """What came of flows: when they ended by themselves, or what they had sent when they were stopped."""
+
+    ended: dict[int, Fraction]
+    sent: dict[int, Fraction]
+
+
+class Rising(NamedTuple):
+    """A flow as water-filling knows it."""
+
+    pipes: frozenset[int]
+    cap: int | None
+    weight: int
+
+
+def fair(rates: Sequence[int], flows: Mapping[int, Rising]) -> dict[int, Fraction]:
+    """Water-fill in exact fractions, by definition: raise all levels alike until a pipe is full or a cap is reached."""
+    fixed: dict[int, Fraction] = {}
+    while len(fixed) < len(flows):
+        rising = {i: flow for i, flow in flows.items() if i not in fixed}
+        levels = []
         for pipe, rate in enumerate(rates):
-            rising = sum(pipe in pipes for flow, pipes in crossing.items() if flow not in fixed)
-            if rising:
-                used = sum(r for flow, r in fixed.items() if pipe in crossing[flow])
-                rise.append(((rate - used - rising * level) / rising, pipe))
-        level += min(rise)[0]
-        full = {pipe for step, pipe in rise if step == min(rise)[0]}
-        for flow, pipes in crossing.items():
-            if flow not in fixed and full & pipes:
-                fixed[flow] = level
+            inside = sum(flow.weight for flow in rising.values() if pipe in flow.pipes)
+            used = sum(fixed[i] for i in fixed if pipe in flows[i].pipes)
+            if inside:
+                levels.append((rate - used) / Fraction(inside))
+        levels += [Fraction(flow.cap, flow.weight) for flow in rising.values() if flow.cap is not None]
+        level = min(levels)
+        for i, flow in rising.items():
+            full = [
+                sum(rising[j].weight * level for j in rising if pipe in rising[j].pipes)
+                + sum(fixed[j] for j in fixed if j not in rising and pipe in flows[j].pipes)
+                == rates[pipe]
+                for pipe in flow.pipes
+            ]
+            if any(full) or (flow.cap is not None and flow.weight * level == flow.cap):
+                fixed[i] = flow.weight * level
     return fixed
 
 
-def oracle(rates: Sequence[int], flows: Sequence[Planned]) -> dict[int, tuple[str, Fraction]]:
-    """Return flow -> ("ended", when) or ("stopped", bytes sent) from a simulation in exact fractions."""
-    starts = {i: Fraction(start, 4) for i, (start, *_) in enumerate(flows)}
-    stops = {i: starts[i] + Fraction(f[3] or 0, 4) for i, f in enumerate(flows) if f[3] is not None}
-    left, done, now = dict[int, Fraction](), dict[int, tuple[str, Fraction]](), Fraction(0)
-    while len(done) < len(flows):
-        speed = fair(rates, {i: flows[i][2] for i in left})
-        coming = [starts[i] for i in starts if i not in left and i not in done]
-        coming += [stops[i] for i in stops if i in left]
-        coming += [now + 8 * left[i] / speed[i] for i in left]
-        then = min(coming)
-        left = {i: rest - speed[i] * (then - now) / 8 for i, rest in left.items()}
-        now = then
-        for i in [i for i, rest in left.items() if rest == 0]:
-            done[i] = ("ended", now)
-            del left[i]
-        for i in [i for i in left if stops.get(i) == now]:
-            done[i] = ("stopped", flows[i][1] - left.pop(i))
-        for i in [i for i in starts if starts[i] == now and i not in left and i not in done]:
-            left[i] = Fraction(flows[i][1])
-    return done
+def oracle(rates: Sequence[int], flows: Sequence[Flow], plan: Sequence[Change]) -> Told:
+    """Simulate in exact fractions, from change to change and end to end."""
+    speeds, caps, left, now = list(rates), [flow.cap for flow in flows], dict[int, Fraction | None](), Fraction(0)
+    told = Told({}, {})
+    sent: dict[int, Fraction] = {}
+
+    def live_until(then: Fraction) -> None:
+        nonlocal now
+        while True:
+            rate = fair(speeds, {i: Rising(flows[i].pipes, caps[i], flows[i].weight) for i in left})
+            ends = {i: now + 8 * rest / rate[i] for i, rest in left.items() if rest is not None and rate[i]}
+            step = min([then, *ends.values()])
+            for i, rest in left.items():
+                sent[i] += rate[i] * (step - now) / 8
+                left[i] = None if rest is None else rest - rate[i] * (step - now) / 8
+            now = step
+            over = [i for i, end in ends.items() if end == step]
+            if not over:
+                return
+            for i in over:
+                told.ended[i] = step
+                del left[i]
+
+    for change in plan:
+        live_until(Fraction(change.at, 4))
+        stops = change.what == "stop" or (change.what != "start" and change.value == 0)
+        if stops and now in told.ended.values():
+            reject()  # a rounding decides whether it ends or is stopped
+        match change:
+            case Change(what="start", which=i):
+                size = flows[i].size
+                left[i], sent[i] = None if size is None else Fraction(size), Fraction(0)
+            case Change(what="rate", which=i, value=int(rate)):
+                speeds[i] = rate
+            case Change(what="cap", which=i, value=cap) if i in left:
+                caps[i] = cap
+            case Change(what="stop", which=i) if i in left:
+                told.sent[i] = sent[i]
+                del left[i]
+    return told
 
 
-@settings(max_examples=150, deadline=None)
-@given(rates=RATES, flows=FLOWS)
-def test_every_end_and_every_cut_is_that_of_exact_water_filling(rates: list[int], flows: list[Planned]) -> None:
-    """Random starts, stops and pipes against the oracle in fractions, to 1e-9."""
-    flows = [(start, size, {p % len(rates) for p in pipes}, stop) for start, size, pipes, stop in flows]
-    expected = oracle(rates, flows)
+def replay(
+    rates: Sequence[int], flows: Sequence[Flow], plan: Sequence[Change], *, is_prompt: bool
+) -> tuple[dict[Hashable, float], dict[Hashable, float]]:
+    """Do the same with pipes of floats; who is not prompt asks for ends only when all is over."""
     fluid = Fluid({str(pipe): float(rate) for pipe, rate in enumerate(rates)})
-    todo = sorted(
-        [(start / 4, 1, i) for i, (start, *_) in enumerate(flows)]
-        + [((f[0] + f[3]) / 4, 0, i) for i, f in enumerate(flows) if f[3] is not None]
-    )
-    found: dict[Hashable, tuple[str, float]] = {}
+    ended: dict[Hashable, float] = {}
+    sent: dict[Hashable, float] = {}
+    for change in plan:
+        at, i = change.at / 4, change.which
+        while is_prompt and (end := fluid.next_end()) is not None and end <= at:
+            told = fluid.ended(end)
+            assert set(told.values()) == {end}
+            ended |= told
+        match change.what:
+            case "start":
+                size, pipes = flows[i].size, [str(pipe) for pipe in sorted(flows[i].pipes)]
+                cap, weight = as_cap(flows[i].cap), float(flows[i].weight)
+                fluid.start(i, math.inf if size is None else size, pipes, at, cap=cap, weight=weight)
+            case "rate":
+                assert change.value is not None
+                fluid.set_rate(str(i), float(change.value), at)
+            case "cap":
+                ended |= fluid.ended(at)
+                if fluid.has(i):
+                    fluid.set_cap(i, as_cap(change.value), at)
+            case _:
+                ended |= fluid.ended(at)
+                if fluid.has(i):
+                    sent[i] = fluid.stop(i, at)
+    return ended | fluid.ended(END / 4), sent
 
-    def ends(until: float) -> None:
-        while (end := fluid.next_end()) is not None and end <= until:
-            found.update(dict.fromkeys(fluid.ended(end), ("ended", end)))
 
-    for at, starting, i in todo:
-        ends(at)
-        if starting:
-            fluid.start(i, flows[i][1], [str(pipe) for pipe in sorted(flows[i][2])], at)
-            if flows[i][3] == 0:  # sorted before its own start above
-                found[i] = ("stopped", fluid.stop(i, at))
-        elif i not in found and flows[i][3] != 0:
-            found[i] = ("stopped", fluid.stop(i, at))
-    ends(math.inf)
-    for i, (what, value) in expected.items():
-        if what != found[i][0]:  # an end and a stop within rounding of each other
-            assert flows[i][3] is not None
-            sent = found[i][1] if found[i][0] == "stopped" else value
-            assert float(sent) == pytest.approx(flows[i][1], abs=1e-6)
-        else:
-            assert found[i][1] == pytest.approx(float(value), abs=1e-9)
+def as_cap(cap: int | None) -> float:
+    return math.inf if cap is None else float(cap)
+
+
+@settings(max_examples=300, deadline=None)
+@given(rates=st.lists(st.integers(1, 50), min_size=1, max_size=5), flows=FLOWS, changes=CHANGES)
+def test_every_end_and_every_cut_is_that_of_exact_water_filling(
+    rates: list[int], flows: list[Flow], changes: list[Change]
+) -> None:
+    """Starts, stops, weights, caps, rates down to 0 and flows without end against fractions: to 1e-9, asked or not."""
+    flows = [flow._replace(pipes=frozenset(pipe % len(rates) for pipe in flow.pipes)) for flow in flows]
+    changes = [c._replace(which=c.which % len(rates if c.what == "rate" else flows)) for c in changes]
+    starts = [Change(flow.start, "start", i) for i, flow in enumerate(flows)]
+    plan = sorted([*changes, *starts], key=lambda change: change.at)
+    plan += [Change(END, "stop", i) for i in range(len(flows))]
+    expected = oracle(rates, flows, plan)
+    for is_prompt in (True, False):
+        ended, sent = replay(rates, flows, plan, is_prompt=is_prompt)
+        assert ended == pytest.approx({i: float(end) for i, end in expected.ended.items()}, abs=1e-9)
+        assert sent == pytest.approx({i: float(size) for i, size in expected.sent.items()}, abs=1e-9)
 
 
 @given(

@@ -5,4 +5,4 @@ from fedemu.links._base import Burst, Tcp
 
 def none() -> Tcp:
     """Send a message in one burst and without headers: 8 S / rate on an idle path."""
-    return lambda size, rate, rtt: (Burst(size, 0.0),)
+    return Tcp(lambda sending, _: (Burst(sending.size, 0.0),))

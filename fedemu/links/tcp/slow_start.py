@@ -1,48 +1,69 @@
 """TCP without loss, exact: an initial window that doubles each round trip until it fills the pipe.
 
-Within 2.4 % (typical) and 15 % (worst) of Linux CUBIC on paths without loss. n = ceil(S/1448) + 1 segments of 66 bytes
-of headers (Ethernet, IPv4, TCP with timestamps) make S_wire = S + 66 n; with s = 8 * 1514 / R and windows
-w = iw, 2 iw, ... an idle path takes
+Within 2.4 % (typical) and 15 % (worst) of Linux CUBIC on paths without loss. With n segments that make S_wire
+(`_segments`), s = 8 * 1514 / R and windows w, 2 w, ... an idle path takes
 
     T = 8 S_wire / R + sum of max(0, RTT + s - w s) over windows with something left after them
 
-and the propagation delay. The first segment carries gRPC's headers and no part of the message, as on the wire.
+and the propagation delay. The window begins at `iw`, or with memory at what the connection's last message left: each
+acknowledged segment had added one, and idle time takes away.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
 
-from fedemu.links._base import Burst, Tcp
-from fedemu.types import Bytes, Seconds
-
-MSS = 1448
-"""Bytes of payload in a segment: 1500 less IPv4 (20) and TCP with timestamps (32)."""
-HEADERS = 66
-"""Bytes around them on the wire: 52 and Ethernet's 14."""
+from fedemu.links._base import Burst, Sending, Tcp
+from fedemu.links.tcp._segments import FULL, MSS, count, restarted, wire
+from fedemu.types import Bytes, Rng, Seconds
 
 
-def slow_start(*, iw: Annotated[int, Field(ge=1)] = 10) -> Tcp:
-    """Grow the window from `iw` segments, doubling each round trip, on a connection that forgets it between messages.
+def slow_start(*, iw: Annotated[int, Field(ge=1)] = 10, memory: bool = True) -> Tcp:
+    """Grow the window from `iw` segments, doubling each round trip, for ever: without loss nothing stops it.
 
     Args:
         iw: Initial window in segments (RFC 6928: 10).
+        memory: Go on with the window that the connection's last message left, as far as idle time leaves it.
     """
+    return Tcp(
+        Connection(iw, iw) if memory else lambda sending, _: windows(sending.size, sending.rate, sending.rtt, iw)
+    )
 
-    def bursts(size: Bytes, rate: float, rtt: Seconds) -> Sequence[Burst]:
-        segments = -(-size // MSS) + 1
-        left = size + HEADERS * segments
-        served = 8 * (MSS + HEADERS) / rate
-        window, result = iw, list[Burst]()
-        # the first segment is shorter by its missing payload: the window is, and so is the wait for its acknowledgement
-        missing = MSS
-        while window < segments and rtt + served - window * served > 0:
-            burst = Burst(window * (MSS + HEADERS) - missing, rtt + served - 8 * missing / rate)
-            result.append(burst)
-            left -= burst.size
-            segments -= window
-            window, missing = 2 * window, 0
-        return (*result, Burst(left, 0.0))
 
-    return bursts
+@dataclass(slots=True)
+class Connection:
+    """One direction of a connection that remembers its window."""
+
+    iw: int
+    window: int
+    """In segments, when the last message had been acknowledged."""
+
+    def __call__(self, sending: Sending, _: Callable[[], Rng]) -> Sequence[Burst]:
+        """Cut a message into bursts."""
+        if sending.idle == math.inf:
+            self.window = self.iw
+        window = restarted(self.window, self.iw, sending.idle, sending.rtt)
+        # Linux lets a window grow only while at least half of it is in use
+        sent = count(sending.size)
+        self.window = max(window, min(window + sent, 2 * sent))
+        return windows(sending.size, sending.rate, sending.rtt, window)
+
+
+def windows(size: Bytes, rate: float, rtt: Seconds, window: int) -> Sequence[Burst]:
+    """Cut a message into bursts, from that window on."""
+    segments = count(size)
+    left = wire(size)
+    served = 8 * FULL / rate
+    result = list[Burst]()
+    # the first segment is shorter by its missing payload: the window is, and so is the wait for its acknowledgement
+    missing = MSS
+    while window < segments and rtt + served - window * served > 0:
+        burst = Burst(window * FULL - missing, rtt + served - 8 * missing / rate)
+        result.append(burst)
+        left -= burst.size
+        segments -= window
+        window, missing = 2 * window, 0
+    return (*result, Burst(left, 0.0))
