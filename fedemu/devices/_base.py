@@ -1,9 +1,13 @@
-"""What a device is: work to do, and the emulated time that it takes."""
+"""What a device is: work to do, the emulated time that it takes, and what else it costs."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple
 
-from fedemu.types import Rng, Seconds
+from pydantic import Field
+
+from fedemu.types import Bytes, Rng, Seconds, Training
+from fedemu.units import Power, Ratio, Size
 
 
 class Work(NamedTuple):
@@ -21,3 +25,64 @@ class Device(NamedTuple):
     training_time: Callable[[Work, Rng], Seconds]
     draw: Literal["round", "client"] = "round"
     """Which random stream it gets: a new one each round, or the same one in all rounds of a client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Straggler:
+    """A device that is slow by chance; stands around any kind."""
+
+    probability: Ratio
+    """Chance that a training is slow."""
+    factor: Annotated[float, Field(ge=1)]
+    """How many times as long it takes then."""
+
+    def slowdown(self, rng: Rng) -> float:
+        """Return the factor of one training, 1 for one that is not slow.
+
+        One uniform is drawn, so that who is slow at 20 % is slow at 80 % too.
+        """
+        return self.factor if rng.random() < self.probability else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a device has for training."""
+
+    size: Annotated[Size, Field(gt=0)]
+
+    def holds(self, parameters: int, training: Training) -> bool:
+        """Tell whether a model of that many parameters can be trained there."""
+        return memory_to_train(parameters, training) <= self.size
+
+
+def memory_to_train(parameters: int, training: Training) -> Bytes:
+    """Return what training needs at least: vectors of the model's size in float32, 4 bytes a parameter.
+
+    They are the model as it was received, the local model, its gradient, and with momentum the buffer. The update takes
+    the place of the gradient. What grows with the batch and not with the model (examples, activations) is not counted.
+    """
+    return 4 * parameters * (4 if training.momentum else 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """What a device draws while it does what."""
+
+    compute: Power = 0.0
+    """While it trains."""
+    up: Power = 0.0
+    """While it sends."""
+    down: Power = 0.0
+    """While it receives."""
+
+    def joules(self, *, compute: Seconds = 0.0, up: Seconds = 0.0, down: Seconds = 0.0) -> float:
+        """Return the energy of so long at each."""
+        return self.compute * compute + self.up * up + self.down * down
+
+
+class Equipment(NamedTuple):
+    """What stands around a device of any kind; None is as if it were not there."""
+
+    straggler: Straggler | None = None
+    memory: Memory | None = None
+    energy: Energy | None = None

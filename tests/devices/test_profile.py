@@ -1,5 +1,9 @@
 """Profiles divide the model's arithmetic by a device's speed."""
 
+import json
+import os
+from pathlib import Path
+from statistics import median
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -27,3 +31,17 @@ def test_a_zero_is_82_times_slower_than_a_5() -> None:
 def test_the_names_a_scenario_may_use_are_those_of_the_table() -> None:
     """The annotation is what the schema shows, the table is what runs."""
     assert set(get_args(get_type_hints(profile)["name"])) == set(SPEEDS)
+
+
+def test_the_phone_tiers_are_the_list_s_thirds() -> None:
+    """Medians of 111 phones each, over the median Snapdragon 855's score, times a Raspberry Pi 5."""
+    file = Path(os.environ.get("FEDEMU_DATA", "/nowhere")) / "traces/devices_flash/raw_ai_benchmark_list.json"
+    if not file.exists():
+        pytest.skip("FEDEMU_DATA has no traces/devices_flash/raw_ai_benchmark_list.json")
+    phones = json.loads(file.read_text())
+    scores = sorted(float(phone["CPU_F_AI_Score"]) for phone in phones)
+    unit = SPEEDS["raspberry-pi-5"] / median(
+        float(phone["CPU_F_AI_Score"]) for phone in phones if phone["CPU"] == "Snapdragon 855"
+    )
+    for third, tier in enumerate(("phone-low", "phone-mid", "phone-high")):
+        assert SPEEDS[tier] == pytest.approx(median(scores[111 * third : 111 * (third + 1)]) * unit)

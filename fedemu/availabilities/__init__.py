@@ -1,0 +1,1 @@
+"""Availabilities: when clients are online."""
