@@ -15,8 +15,11 @@ from fedemu import experiment, guest, replay, summary, verify
 from fedemu.compute._base import Compute
 from fedemu.errors import Fault, FedemuError, ScenarioError
 from fedemu.events import Observer
+from fedemu.net.proxy.sockets import Address, address
 from fedemu.observers.console import Console
 from fedemu.observers.prometheus import Metrics
+from fedemu.proxying import link
+from fedemu.proxying.service import Service
 from fedemu.registry import ROOMS, Description, describe
 from fedemu.scenario import Cell, Experiment, Scenario, load, schema
 from fedemu.units import Duration
@@ -84,6 +87,24 @@ def _arguments() -> argparse.ArgumentParser:
     join.add_argument("--metrics-port", type=_PORT, metavar="N", help="answer Prometheus here")
     join.set_defaults(command=_join)
 
+    proxy = commands.add_parser("proxy", help="put an emulated link in front of any TCP service, on the real clock")
+    for option, text in (("--listen", "where clients connect to (port 0: a free one)"), ("--upstream", "the service")):
+        proxy.add_argument(option, required=True, type=_address, metavar="ADDR", help=f"{text}: host:port or unix:PATH")
+    proxy.add_argument("--link", required=True, metavar="LINK", help="link file (YAML): what stands under link: there")
+    proxy.add_argument("--seed", type=_SEED, default=1, metavar="N", help="of all random draws; default 1")
+    pipes = proxy.add_mutually_exclusive_group()
+    pipes.add_argument(
+        "--per", choices=["connection"], default="connection", help="each connection has pipes of its own (default)"
+    )
+    pipes.add_argument(
+        "--shared", action="store_const", dest="per", const="all", help="all connections share the pipes, max-min fair"
+    )
+    proxy.add_argument(
+        "--control", type=_address, metavar="ADDR", help="look at it and change its link here, over HTTP"
+    )
+    proxy.add_argument("--metrics-port", type=_PORT, metavar="N", help="answer Prometheus here (0: a free port)")
+    proxy.set_defaults(command=_proxy)
+
     check = commands.add_parser("check", help="report every fault of scenarios as file:line: key: fault")
     check.add_argument("scenarios", nargs="+", metavar="SCENARIO", help="scenario file (YAML)")
     check.set_defaults(command=_check)
@@ -144,6 +165,16 @@ def _number_to(limit: int) -> Callable[[str], int]:
 
 
 _PORT, _SLOT = _number_to(65535), _number_to(2**32 - 1)
+
+
+_SEED = _number_to(2**63 - 1)
+
+
+def _address(text: str) -> Address:
+    try:
+        return address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _duration(text: str) -> float:
@@ -261,6 +292,20 @@ def _join(arguments: argparse.Namespace) -> int:
             announce=lambda text: _tell(f"fedemu: {text}"),
         )
     return 0
+
+
+def _proxy(arguments: argparse.Namespace) -> int:
+    Service(
+        listen=arguments.listen,
+        upstream=arguments.upstream,
+        link=link.load(arguments.link),
+        seed=arguments.seed,
+        shared=arguments.per == "all",
+        control=arguments.control,
+        metrics_port=arguments.metrics_port,
+        announce=lambda text: _tell(f"fedemu: {text}"),
+    ).run()
+    return 130  # nothing else ends it
 
 
 @contextmanager

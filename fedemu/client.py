@@ -8,10 +8,12 @@ from typing import Any
 
 from fedemu.clock import Clock, finish
 from fedemu.compute._base import Job
-from fedemu.devices._base import Device, Work
+from fedemu.devices._base import Device, Equipment, Work
 from fedemu.errors import NetworkError, PeerError
 from fedemu.events import (
     CallRetried,
+    EnergySpent,
+    MemoryExceeded,
     Observer,
     TaskReceived,
     TrainingFinished,
@@ -26,7 +28,7 @@ from fedemu.net.channel import Conversation
 from fedemu.net.emulated import EmulatedChannel, Meter
 from fedemu.net.messages import PROTOCOL, Message
 from fedemu.rng import stream
-from fedemu.types import ClientView, Seconds, State, Trained
+from fedemu.types import Bytes, ClientView, Seconds, State, Trained
 
 
 async def join(conversation: Conversation, group: str, slot: int | None) -> pb.Welcome:
@@ -52,6 +54,13 @@ async def join(conversation: Conversation, group: str, slot: int | None) -> pb.W
     return welcome
 
 
+@dataclass(slots=True, eq=False)
+class Memory:
+    """What an algorithm remembers on a client, also from connection to connection."""
+
+    state: State = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Participant:
     """A client that has joined.
@@ -60,21 +69,27 @@ class Participant:
         view: Who it is.
         work: What one local training asks of its device.
         device: How long that takes.
+        equipment: What stands around the device.
+        needs: Bytes of memory that training needs.
         retry: How often and how soon an update is sent again.
         seed: Of the run.
         train: Really trains.
         clock: Tells the time of events, and waits.
         emit: Takes the events.
+        memory: What the algorithm remembers here.
     """
 
     view: ClientView
     work: Work
     device: Device
+    equipment: Equipment
+    needs: Bytes
     retry: Retry
     seed: int
     train: Callable[[Job], "Future[tuple[Trained, State]]"]
     clock: Clock
     emit: Observer
+    memory: Memory = field(default_factory=Memory)
 
     async def run(self, channel: EmulatedChannel) -> None:
         """Take part until the server says goodbye.
@@ -93,6 +108,9 @@ class Participant:
                         pass
                 except (NetworkError, PeerError) as error:
                     failure = error
+                except asyncio.CancelledError:
+                    desk.has_left = True
+                    raise
                 desk.clear()
             if failure is None:
                 await channel.drain()
@@ -124,7 +142,8 @@ class _Desk:
     def __init__(self, client: Participant, channel: EmulatedChannel, tasks: asyncio.TaskGroup) -> None:
         self._client, self._channel, self._tasks = client, channel, tasks
         self._current: _Assignment | None = None
-        self._memory: State = {}
+        self.has_left = False
+        """It says nothing more, not even that it gives up."""
 
     def take(self, message: Message, moment: Seconds) -> bool:
         """Do what a message asks for that has arrived at that moment; return False if the run is over."""
@@ -157,7 +176,7 @@ class _Desk:
         current.answer.set_result(answer)
         # at once: the next task may stand right behind the answer
         if answer.verdict == pb.Answer.VERDICT_ACCEPTED and current.learned is not None:
-            self._memory = current.learned
+            self._client.memory.state = current.learned
 
     def _is_current(self, name: pb.Assignment) -> bool:
         return self._current is not None and (name.round, name.turn) == (self._current.round, self._current.turn)
@@ -174,6 +193,11 @@ class _Desk:
             version=task.version,
         )
         self._client.emit(event)
+        holds = self._client.equipment.memory
+        if holds is not None and self._client.needs > holds.size:
+            self._client.emit(MemoryExceeded(**self._about(assignment), needed=self._client.needs, memory=holds.size))
+            self._abandon(assignment, "out of memory")
+            return
         assignment.task = self._tasks.create_task(self._work(assignment, task, message, moment))
         assignment.task.add_done_callback(lambda work: self._stopped(assignment, work))
 
@@ -186,7 +210,7 @@ class _Desk:
 
     def _stopped(self, assignment: _Assignment, work: asyncio.Task[None]) -> None:
         # not in `_work`: one that is cancelled before it began never runs
-        if work.cancelled() and (not assignment.answer.done() or assignment.up.unsent):
+        if work.cancelled() and not assignment.answer.done() and not self.has_left:
             self._abandon(assignment, "cancelled")
 
     async def _train(
@@ -195,9 +219,14 @@ class _Desk:
         """Return what was trained, what to remember, and the moment when the device was done."""
         client, clock = self._client, self._client.clock
         extras = dict(message.vectors)
-        job = Job(client.view.client, assignment.round, assignment.turn, extras.pop("model"), extras, self._memory)
+        job = Job(
+            client.view.client, assignment.round, assignment.turn, extras.pop("model"), extras, client.memory.state
+        )
         per = (assignment.round, assignment.turn) if client.device.draw == "round" else ()
         duration = client.device.training_time(client.work, stream(client.seed, "device", client.view.client, *per))
+        if (straggler := client.equipment.straggler) is not None:
+            turn = (client.view.client, assignment.round, assignment.turn)
+            duration *= straggler.slowdown(stream(client.seed, "straggler", *turn))
         client.emit(TrainingStarted(**self._about(assignment), examples=client.view.num_examples))
         started = clock.now()
         key = (client.view.client, "train", assignment.round, assignment.turn)
@@ -210,6 +239,9 @@ class _Desk:
                 duration=clock.now() - started,
             )
         )
+        if (energy := client.equipment.energy) is not None:
+            joules = energy.joules(compute=clock.now() - started)
+            client.emit(EnergySpent(**self._about(assignment), phase="compute", joules=joules))
         return trained, state, moment
 
     async def _deliver(self, assignment: _Assignment, version: int, trained: Trained, moment: Seconds) -> None:
@@ -228,8 +260,7 @@ class _Desk:
             client.emit(UpdateSent(**self._about(assignment), bytes=message.size))
             return message
 
-        def retried(_: int, wait: Seconds) -> None:
-            reason = "not acknowledged"
+        def retried(reason: str, wait: Seconds) -> None:
             client.emit(CallRetried(**self._about(assignment), direction="up", reason=reason, wait=wait))
 
         who = (client.view.client, "up", assignment.round, assignment.turn)
@@ -246,8 +277,7 @@ class _Desk:
         )
 
     def _abandon(self, assignment: _Assignment, reason: str) -> None:
-        up = assignment.up
-        abandoned = pb.Abandoned(assignment=assignment.name, reason=reason, sent=up.sent, unsent=up.unsent)
+        abandoned = pb.Abandoned(assignment=assignment.name, reason=reason, sent=assignment.up.sent)
         self._channel.post(Message(abandoned))
 
     def _about(self, assignment: _Assignment) -> dict[str, Any]:

@@ -5,6 +5,7 @@ FedemuError
 ├── DataError           the data directory: a file that is missing or not what it should be
 ├── PeerError           the other end of a connection: garbage, wrong shapes, wrong version
 ├── NetworkError        the network: a connection that broke, a call that was given up
+│   └── AttemptError    one attempt at a call that failed at once: reset, refused, or the link is down
 ├── ClockError          our own use of time
 │   ├── Deadlock        tasks wait for what nothing can produce
 │   └── Stalled         real work that the clock waits for does not finish
@@ -13,6 +14,7 @@ FedemuError
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 
 class FedemuError(Exception):
@@ -57,6 +59,17 @@ class PeerError(FedemuError):
 
 class NetworkError(FedemuError):
     """A connection broke, or a call was given up after its last attempt."""
+
+
+class AttemptError(NetworkError):
+    """An emulated link told the sender that this attempt at a call has failed; another one may not.
+
+    `outcome` is reset, refused or down.
+    """
+
+    def __init__(self, outcome: Literal["reset", "refused", "down"], text: str) -> None:
+        self.outcome = outcome
+        super().__init__(text)
 
 
 class ClockError(FedemuError):

@@ -144,10 +144,6 @@ class UpdateLost(TaskEvent):
     wasted: Bytes
     """Bytes of this assignment that crossed the links for nothing, both directions and all attempts together, as far as
     the server knew then. Copies that crossed later or unseen are not in it; `observers/trips.py` counts them."""
-    unsent_down: Bytes
-    """Bytes that TaskSent announced and that never left: the transfer was cut off."""
-    unsent_up: Bytes
-    """Bytes that UpdateSent announced and that never left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,13 +152,41 @@ class UpdateRejected(TaskEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TransferCut(TaskEvent):
-    """Another copy of a task or an update that was concluded already was cut off on its way."""
+class TransferEnded(TaskEvent):
+    """An attempt at a task or an update has left its sender, or has ended before it had."""
 
     direction: str
     """up or down."""
-    unsent: Bytes
-    """Bytes that TaskSent or UpdateSent announced and that never left."""
+    outcome: str
+    """delivered; dropped: it left, and does not arrive; reset; refused; down: the link was, for too long; cut: the
+    sender gave it up."""
+    bytes: Bytes
+    """Of the message, that the link carried."""
+    wire: Bytes
+    """Bytes on the wire if all of it had left: with headers, and with what was lost and sent again."""
+    began: Seconds
+    """When its first byte was put on the link: a stall comes before it."""
+    queued: Seconds
+    """How much longer it took than with nothing beside it, and with the link up; 0 for one that has not left."""
+    retransmitted: int
+    """Segments that were lost and sent again."""
+    delay: Seconds | None
+    """From the last byte's leaving to the arrival; None for one that does not arrive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryExceeded(TaskEvent):
+    """The client's device cannot hold what training needs; it gives the task back."""
+
+    needed: Bytes
+    memory: Bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergySpent(TaskEvent):
+    phase: str
+    """compute, up or down."""
+    joules: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,14 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from fedemu import __version__
 from fedemu import clock as clocks
+from fedemu.attendance import Attendance
 from fedemu.client import join as say_hello
 from fedemu.clock import Clock, RealClock, VirtualClock, finish
 from fedemu.compute._base import Compute
@@ -24,8 +26,10 @@ from fedemu.compute.pool import pool
 from fedemu.errors import RunError, first_of
 from fedemu.events import Event, Measurement, Observer, RunFinished, RunStarted
 from fedemu.learning import Learning, Recipe
+from fedemu.loop import lull
 from fedemu.net.channel import Conversation, Transport
 from fedemu.net.delivery import Exchange
+from fedemu.net.emulated import EmulatedChannel
 from fedemu.net.grpc import GrpcTransport
 from fedemu.net.memory import MemoryTransport
 from fedemu.observers.jsonl import JsonLines
@@ -33,7 +37,7 @@ from fedemu.observers.result import Outcome
 from fedemu.rounds import RoundPolicy, Rounds, Score, Stop
 from fedemu.scenario import Cell, Scenario, as_yaml
 from fedemu.server import Server
-from fedemu.types import Vector
+from fedemu.types import ClientView, Vector
 from fedemu.world import World
 
 
@@ -161,14 +165,28 @@ class _Play:
             exchange,
             asyncio.TaskGroup() as clients,
         ):
-            for view in world.views.values():
-                conversation = Conversation(await transport.connect(address), limit=0)
-                await say_hello(conversation, view.group, int(view.client.partition("/")[2]))
-                conversation.limit = 4 * self._learning.layout.size
+            door = asyncio.Lock()  # one after the other: what a socket takes must not show in who comes first
+
+            async def enter(view: ClientView) -> EmulatedChannel:
+                async with door:
+                    await lull()
+                    conversation = Conversation(await transport.connect(address), limit=0)
+                    await say_hello(conversation, view.group, int(view.client.partition("/")[2]))
+                    conversation.limit = 4 * self._learning.layout.size
+                    return world.behind(view, "up", conversation)
+
+            attendances: list[tuple[Attendance, asyncio.Task[None]]] = []
+            present = 0
+            for view, online in world.online():
                 participant = world.participant(view, lambda job: self._compute.train(self._recipe, job))
-                channel = world.behind(view, "up", conversation)
-                clients.create_task(participant.run(channel), name=view.client)
-            await self._rounds(world, server, clock)
+                attendance = Attendance(participant, online, partial(enter, view), clock)
+                present += await attendance.begin()
+                attendances.append((attendance, clients.create_task(attendance.run(), name=view.client)))
+            await self._rounds(world, server, clock, present)
+            for attendance, task in attendances:
+                attendance.is_over = True
+                if attendance.is_away:
+                    task.cancel()
 
     async def serve(self, listen: str, announce: Callable[[str], None]) -> None:
         """Run the server alone, and the rounds once all clients have come."""
@@ -177,7 +195,7 @@ class _Play:
         server = self._server(world, clock)
         async with GrpcTransport(listen).serve(server.serve) as address:
             announce(address)
-            await self._rounds(world, server, clock)
+            await self._rounds(world, server, clock, len(world.views))
 
     def begin(self) -> None:
         """Open the log."""
@@ -202,7 +220,8 @@ class _Play:
             seed=self._scenario.seed,
         )
 
-    async def _rounds(self, world: World, server: Server, clock: Clock) -> None:
+    async def _rounds(self, world: World, server: Server, clock: Clock, present: int) -> None:
+        """Run the rounds, as soon as so many clients are there."""
         scenario, learning = self._scenario, self._learning
         strategy = next(iter(learning.strategies.values()))
         cohort, policy = scenario.cohort, scenario.rounds
@@ -232,7 +251,7 @@ class _Play:
         del weights  # nobody needs the first model when there is a second
         for ready in [self._compute.warm(self._recipe) for _ in range(self._compute.workers)]:
             await finish(ready, clock, clock.now(), ("warm",))
-        await server.wait_for_idle(len(world.views))
+        await server.wait_for_idle(present)
         clock.start()
         reason, end = await rounds.run()
         await server.finish(reason)

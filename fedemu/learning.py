@@ -7,7 +7,7 @@ import ctypes
 import gc
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -109,6 +109,12 @@ class Learning:
         arithmetic = training_arithmetic(self.scenario.model.build(self.task), self.task)
         _return_memory(self.layout.size)
         return arithmetic
+
+    def label_counts(self, client: ClientId) -> Sequence[int]:
+        """Return how many examples of each class a client has, shape (classes,)."""
+        labels = self.dataset.train.y[torch.from_numpy(self.shards[client])]
+        counts: list[int] = torch.bincount(labels, minlength=self.dataset.classes).tolist()
+        return counts
 
     @property
     def parts(self) -> int:

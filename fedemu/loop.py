@@ -20,6 +20,7 @@ import itertools
 import math
 import selectors
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -83,6 +84,16 @@ async def standstill(coroutine: Coroutine[Any, Any, T], what: str, patience: Sec
         task.cancel()
         raise
     return task.result()
+
+
+async def lull() -> None:
+    """Wait until nothing else happens at this moment of emulated time; on any other loop, do nothing.
+
+    What takes real time in several steps, and is seen at each, then has the same order whatever the steps take.
+    """
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, VirtualLoop):
+        await loop.lull()
 
 
 def grid(when: Seconds) -> Seconds:
@@ -196,6 +207,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._numbers = {False: itertools.count(), True: itertools.count(2**40)}  # apart in sets, too
         self._gate: list[VirtualFlight] = []
         self._barrier: list[VirtualFlight] = []
+        self._lulls: deque[asyncio.Future[None]] = deque()
         self._real_timers: list[_Timer] = []
         self._clock_resolution = math.ulp(0.0)
         self.set_task_factory(cast(Any, _make_task))
@@ -265,6 +277,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         heapq.heappush(self._barrier, flight)
         return flight
 
+    async def lull(self) -> None:
+        """Wait until nothing else happens at this moment; who came first goes on first, alone."""
+        self._lulls.append(self.create_future())
+        await self._lulls[-1]
+
     def landed(self, flight: VirtualFlight) -> None:
         heapq.heappush(self._gate, flight)
 
@@ -292,6 +309,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             count = sum(not (flight.landed or flight.dropped) for flight in self._barrier)
             about = f"{first.key} is due and has not landed; of {count} flights on their way"
             return self._wait(poll, first.patience, about)
+        while self._lulls and self._lulls[0].done():
+            self._lulls.popleft()  # cancelled
+        if self._lulls and due > self.now:
+            self._lulls.popleft().set_result(None)
+            return []
         if due == math.inf:
             return self._end(poll)
         if due > self.now:

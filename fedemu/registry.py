@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 from pydantic import Field, create_model
 
 from fedemu.keys import Keys, as_clause, instead
-from fedemu.units import DURATIONS, RATES, SIZES, show_duration, show_size
+from fedemu.units import DURATIONS, POWERS, RATES, SIZES, show_duration, show_size
 
 Builder: TypeAlias = Callable[..., Any]
 
@@ -37,8 +37,10 @@ ROOMS: Mapping[str, Room] = {
     "strategies": Room("strategy", ("training",)),
     "selectors": Room("selector"),
     "devices": Room("device"),
-    "links": Room("link stage"),
+    "links": Room("impairment of a link"),
     "links.tcp": Room("TCP model"),
+    "links.traffic": Room("background traffic"),
+    "availabilities": Room("availability"),
 }
 
 
@@ -162,7 +164,7 @@ def describe(room: str) -> Iterator[Description]:
         entries = []
         for name, field in model.model_fields.items():
             unit, show = _unit(schema[name])
-            default = None if field.is_required() else show(field.default)
+            default = None if field.is_required() else "none" if field.default is None else show(field.default)
             entries.append(Parameter(name, unit, default, as_clause(field.description or "")))
         summary = (inspect.getdoc(builder) or "").partition("\n")[0]
         yield Description(kind, as_clause(summary), tuple(entries))
@@ -172,6 +174,7 @@ _UNITS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "40ms": (f"duration ({', '.join(DURATIONS)})", show_duration),
     "15kB": (f"size ({', '.join(SIZES)})", show_size),
     "10Mbit/s": (f"rate ({', '.join(RATES)})", lambda rate: f"{rate:g}bit/s"),
+    "2.5W": (f"power ({', '.join(POWERS)})", lambda power: f"{power:g}W"),
     "60%": ("ratio (%, or 0..1)", lambda ratio: f"{ratio * 100:g}%"),
 }
 
@@ -185,7 +188,14 @@ def _unit(schema: Mapping[str, Any]) -> tuple[str, Callable[[Any], str]]:
         return _unit(schema["anyOf"][0])
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"])), str
-    words = {"integer": "whole number", "number": "number", "boolean": "true | false", "string": "text"}
+    words = {
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "true | false",
+        "string": "file" if schema.get("format") == "path" else "text",
+        "array": "list",
+        "object": "mapping",
+    }
     bounds = (
         ("minimum", "at least"),
         ("exclusiveMinimum", "above"),

@@ -18,7 +18,6 @@ from fedemu.events import (
     ClientLeft,
     Observer,
     TaskSent,
-    TransferCut,
     UpdateLost,
     UpdateReceived,
     UpdateRejected,
@@ -30,7 +29,7 @@ from fedemu.net.channel import Channel, Conversation
 from fedemu.net.messages import PROTOCOL, Message
 from fedemu.rng import stream
 from fedemu.sessions import Arrival, Assignment, Loss, Seat, Session
-from fedemu.types import Bytes, ClientId, ClientView, Extras, Seconds, Update, Vector
+from fedemu.types import ClientId, ClientView, Extras, Seconds, Update, Vector
 
 REMEMBERED = 4
 """Assignments of a client that are kept after they are concluded, to answer an update that comes again."""
@@ -225,8 +224,6 @@ class Server:
                 "INVALID_ARGUMENT",
                 f"{type(header).__name__} for round {name.round}, turn {name.turn}, which this client was not given",
             )
-        if isinstance(header, pb.Abandoned) and (assignment is None or assignment.state != "open"):
-            self._cut(session.seat.view, name, "up", header.unsent)
         if assignment is None:
             return  # long concluded, and forgotten
         if not assignment.receipt.done():  # whatever the client says of a task, it has it
@@ -242,7 +239,7 @@ class Server:
             case pb.Abandoned() if assignment.state == "open":
                 assignment.up += header.sent
                 reason = "late" if assignment.late else header.reason
-                self._lose(assignment, reason, unsent_up=header.unsent)
+                self._lose(assignment, reason)
 
     def _arrive(self, assignment: Assignment, header: pb.Update, message: Message) -> None:
         fault = self._fault(assignment, header, message.vectors)
@@ -295,8 +292,7 @@ class Server:
             self._emit(TaskSent(**assignment.about(self._clock), bytes=message.size, version=assignment.version))
             return message
 
-        def retried(_: int, wait: float) -> None:
-            reason = "not acknowledged"
+        def retried(reason: str, wait: Seconds) -> None:
             self._emit(CallRetried(**assignment.about(self._clock), direction="down", reason=reason, wait=wait))
 
         client, round, turn = assignment.view.client, assignment.round, assignment.turn
@@ -315,36 +311,10 @@ class Server:
         except NetworkError as error:
             if assignment.state == "open":
                 self._lose(assignment, f"undelivered: task {error}")
-        except asyncio.CancelledError:
-            if assignment.state == "concluded":
-                self._cut(assignment.view, assignment.name, "down", assignment.down.unsent)
-            raise
 
-    def _cut(self, view: ClientView, name: pb.Assignment, direction: str, unsent: Bytes) -> None:
-        """Tell of a copy that does not matter any more and that never left as a whole."""
-        if unsent:
-            event = TransferCut(
-                at=self._clock.now(),
-                client=view.client,
-                group=view.group,
-                round=name.round,
-                attempt=name.attempt,
-                direction=direction,
-                unsent=unsent,
-            )
-            self._emit(event)
-
-    def _lose(self, assignment: Assignment, reason: str, *, unsent_up: Bytes = 0) -> None:
-        down = assignment.down
-        self._emit(
-            UpdateLost(
-                **assignment.about(self._clock),
-                reason=reason,
-                wasted=down.sent + assignment.up,
-                unsent_down=down.unsent,
-                unsent_up=unsent_up,
-            )
-        )
+    def _lose(self, assignment: Assignment, reason: str) -> None:
+        wasted = assignment.down.sent + assignment.up
+        self._emit(UpdateLost(**assignment.about(self._clock), reason=reason, wasted=wasted))
         assignment.state = "concluded"
         assignment.answer = pb.Answer(verdict=pb.Answer.VERDICT_LATE, reason=reason)  # should it come after all
         self.inbox.put_nowait(Loss(assignment))

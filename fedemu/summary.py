@@ -30,6 +30,13 @@ def of_run(result: Result) -> str:
         ("traffic", f"{up} up, {down} down, {wasted} of it wasted"),
         ("updates", f"{counts}; {result['calls']['retried']} calls retried"),
         *(
+            ("link", f"{group} {direction}: {_link(link)}")
+            for group, directions in result.get("links", {}).items()
+            for direction, link in directions.items()
+            if link["seconds"] is not None and (link["seconds"]["max"] or link["delay"]["max"])
+        ),
+        *(("energy", f"{group}: {_energy(phases)}") for group, phases in result.get("energy", {}).items()),
+        *(
             ("delay", f"{group} {direction}: {_delay(delay)}")
             for group, directions in result.get("delays", {}).items()
             for direction, delay in directions.items()
@@ -38,6 +45,26 @@ def of_run(result: Result) -> str:
     ]
     heading = f"{result['name']}, seed {result['seed']}, {result['clock']} clock over {result['transport']}"
     return "\n".join([heading, *(f"  {label:<14} {text}" for label, text in lines)])
+
+
+def _link(link: Mapping[str, Any]) -> str:
+    """Write what a group's transfers were like: how many, how fast, how late, and what went wrong."""
+    outcomes = link["outcomes"]
+    parts = [f"{outcomes.get('delivered', 0):,} delivered"]
+    parts += [f"{count:,} {outcome}" for outcome, count in outcomes.items() if outcome != "delivered"]
+    if link["throughput"] is not None:
+        parts.append(f"{link['throughput']['p50'] / 1e6:.3g} Mbit/s")
+    parts.append(f"{1e3 * link['delay']['p50']:.3g} ms of delay (medians)")
+    if link["queued"]["mean"]:
+        parts.append(f"{show_duration(link['queued']['mean'])} queued")
+    if link["retransmitted"]:
+        parts.append(f"{link['retransmitted']:,} segments sent again")
+    return ", ".join(parts)
+
+
+def _energy(phases: Mapping[str, float]) -> str:
+    parts = ", ".join(f"{joules:,.4g} J {phase}" for phase, joules in sorted(phases.items()))
+    return f"{sum(phases.values()):,.4g} J ({parts})"
 
 
 def _delay(measured: Mapping[str, Any]) -> str:

@@ -1,36 +1,31 @@
-"""A scenario's clients behind their links and devices: everything in its place, not yet moving.
+"""A scenario's clients behind their links and devices: everything in its place, not yet moving."""
 
-Directions are named from the node that they are written under: what a client sends goes through its own `up` and the
-server's `down`.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
 
+from fedemu.availabilities._base import Member
 from fedemu.client import Participant
 from fedemu.clock import Clock
 from fedemu.compute._base import Job
-from fedemu.devices._base import Work
+from fedemu.devices._base import Equipment, Work, memory_to_train
 from fedemu.devices.constant import constant
-from fedemu.events import DelayMeasured, Observer
+from fedemu.events import DelayMeasured, EnergySpent, Observer
 from fedemu.learning import Learning
-from fedemu.links._base import Retry, Stage, Way
-from fedemu.links.delay import delay
-from fedemu.links.tcp.none import none
-from fedemu.links.tcp.slow_start import slow_start
+from fedemu.links._base import Retry
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Conversation
 from fedemu.net.delivery import Apart, Delivery, Exchange, Measure
-from fedemu.net.emulated import EmulatedChannel, Path
+from fedemu.net.emulated import Carried, EmulatedChannel, transfer_ended
 from fedemu.net.messages import Header, Message
 from fedemu.net.network import Network
 from fedemu.rng import stream
 from fedemu.scenario import Scenario
-from fedemu.scenario.link import DIRECTIONS, Direction
-from fedemu.scenario.link import Way as WayKeys
+from fedemu.scenario.link import Direction
+from fedemu.scenario.sections import equipment
 from fedemu.sessions import Seat
-from fedemu.types import ClientId, ClientView, Rng, Seconds, State, Trained
+from fedemu.types import ClientId, ClientView, Interval, Rng, Seconds, State, Trained
+from fedemu.wiring import Wiring
 
 
 class World:
@@ -50,20 +45,8 @@ class World:
     ) -> None:
         self._scenario, self._learning, self._clock, self._emit = scenario, learning, clock, emit
         self._exchange = exchange
-        self._server = scenario.server.link
-        self._rates = {
-            name: rate
-            for name, rate in [
-                *((f"server {direction}", self._server.rate_of(direction)) for direction in DIRECTIONS),
-                *(
-                    (f"{client} {way}", self._keys(client, way).rate)
-                    for client in learning.shards
-                    for way in DIRECTIONS
-                ),
-            ]
-            if rate is not None
-        }
-        self._network = Network(clock, self._rates)
+        self._wiring = Wiring(scenario, learning.shards, apart=exchange is None)
+        self._network = Network(clock, self._wiring.pipes)
         self.views = {
             client: ClientView(client, client.partition("/")[0], len(shard))
             for client, shard in learning.shards.items()
@@ -74,6 +57,22 @@ class World:
         """The clients as the server sees them."""
         return [Seat(view, self._retry(view), partial(self.behind, view, "down")) for view in self.views.values()]
 
+    def online(self) -> Iterator[tuple[ClientView, Iterator[Interval]]]:
+        """Yield every client, in the order of the scenario, and when it is online."""
+        scenario, learning = self._scenario, self._learning
+        populations: dict[str | None, list[ClientView]] = {}
+        for view in self.views.values():
+            populations.setdefault(view.group if scenario.clients[view.group].availability else None, []).append(view)
+        found: dict[ClientId, Iterator[Interval]] = {}
+        for group, views in populations.items():
+            kind = scenario.availability if group is None else scenario.clients[group].availability
+            assert kind is not None
+            members = [Member(view.client, learning.label_counts(view.client)) for view in views]
+            times = kind.build()(members, lambda client: stream(scenario.seed, "availability", client))
+            found.update(zip((view.client for view in views), times, strict=True))
+        for client, view in self.views.items():
+            yield view, found[client]
+
     def participant(self, view: ClientView, train: Callable[[Job], "Future[tuple[Trained, State]]"]) -> Participant:
         """Return the client itself."""
         group, learning = self._scenario.clients[view.group], self._learning
@@ -81,6 +80,8 @@ class World:
             view=view,
             work=Work(view.num_examples, self._scenario.training_in(view.group).epochs, lambda: learning.arithmetic),
             device=constant(per_example=0.0) if group.device is None else group.device.build(),
+            equipment=self._equipment(view),
+            needs=memory_to_train(learning.layout.size, self._scenario.training_in(view.group)),
             retry=self._retry(view),
             seed=self._scenario.seed,
             train=train,
@@ -96,23 +97,20 @@ class World:
             direction: up at the client's end, down at the server's.
             conversation: The connection.
         """
-        client, shared = view.client, "server down" if direction == "up" else "server up"
-        apart = self._exchange is None
-        pipes = self._known(f"{client} {direction}", *([] if apart and direction == "up" else [shared]))
-        path = Path(
-            name=f"{client} {direction}",
-            way=self._way(view, direction),
-            pipes=pipes,
-            rtt=sum((self._keys(client, way).delay or 0.0) + self._server.delay for way in DIRECTIONS),
-            rate=min((self._rates[pipe] for pipe in pipes), default=0.0),
-        )
+        client = view.client
 
         def draw(stage: str, message: Message) -> Rng:
             return stream(self._scenario.seed, "link", client, direction, stage, *_name(message.header))
 
-        inbound = self._known("server down") if apart and direction == "down" else ()
-        delivery = self._delivery(view, direction, conversation)
-        return EmulatedChannel(delivery, path, self._network, self._clock, draw, inbound=inbound)
+        return EmulatedChannel(
+            self._delivery(view, direction, conversation),
+            self._wiring.path(client, direction),
+            self._network,
+            self._clock,
+            draw,
+            inbound=self._wiring.crossed(client, "up") if self._exchange is None and direction == "down" else (),
+            tell=partial(self._tell, view, direction),
+        )
 
     def _delivery(self, view: ClientView, direction: Direction, conversation: Conversation) -> Delivery:
         if self._exchange is None:
@@ -133,30 +131,20 @@ class World:
 
         return measure
 
-    def _known(self, *pipes: str) -> Sequence[str]:
-        return [pipe for pipe in pipes if pipe in self._rates]
+    def _tell(self, view: ClientView, direction: Direction, message: Message, carried: Carried) -> None:
+        event = transfer_ended(self._clock.now(), view, direction, message, carried)
+        self._emit(event)
+        if (energy := self._equipment(view).energy) is not None:
+            joules = energy.joules(**{direction: carried.left - carried.began})
+            about = {key: getattr(event, key) for key in ("at", "client", "group", "round", "attempt")}
+            self._emit(EnergySpent(**about, phase=direction, joules=joules))
 
-    def _keys(self, client: ClientId, direction: Direction) -> WayKeys:
-        return self._scenario.clients[client.partition("/")[0]].link.way(direction)
+    def _equipment(self, view: ClientView) -> Equipment:
+        device = self._scenario.clients[view.group].device
+        return Equipment() if device is None else equipment(device.house)
 
     def _retry(self, view: ClientView) -> Retry:
         return self._scenario.clients[view.group].link.retries or Retry(attempts=1)
-
-    def _way(self, view: ClientView, direction: Direction) -> Way:
-        keys, link = self._keys(view.client, direction), self._scenario.clients[view.group].link
-        departure: list[tuple[str, Stage]] = []
-        arrival: list[tuple[str, Stage]] = []
-        if direction == "up" and link.stall is not None:
-            departure.append(("stall", link.stall.build()))
-        if keys.held_up is not None:
-            arrival.append(("delay", keys.held_up.build()))
-        if self._server.delay:
-            arrival.append(("server delay", delay(delay=self._server.delay)))
-        if keys.drop is not None:
-            arrival.append(("drop", keys.drop.build()))
-        tcp = slow_start() if keys.tcp is None else keys.tcp.build()
-        # a link without a rate of its own has no TCP, even where the server's pipe limits it
-        return Way(tuple(departure), tuple(arrival), keys.rate, none() if keys.rate is None else tcp, keys.delay or 0.0)
 
 
 def _name(header: Header) -> tuple[str | int, ...]:

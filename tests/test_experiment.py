@@ -66,6 +66,7 @@ KEYS = {
     "bytes": {"up", "down", "wasted"},
     "updates": {"aggregated", "late", "lost", "rejected"},
     "calls": {"sent", "retried", "failed"},
+    "links": set(),
     "digest": None,
 }
 """Those of contract.md, by level."""

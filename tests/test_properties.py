@@ -5,6 +5,7 @@ retries, deadlines, with and without barrier, and with all three ways to treat t
 really happen (what the channels put on the links, what the strategy was given), and compared with what the events say.
 """
 
+import math
 from dataclasses import dataclass, field
 from unittest.mock import patch
 
@@ -37,7 +38,7 @@ def ways(draw, toy):
         )
     if draw(st.booleans()):
         before.append(("stall", stall(probability=0.5, duration=3.0)))
-    rate = draw(st.sampled_from([None, 400.0, 4000.0]))  # a message is about 60 bytes: 1.2 s or 0.12 s
+    rate = draw(st.sampled_from([math.inf, 400.0, 4000.0]))  # a message is about 60 bytes: 1.2 s or 0.12 s
     return toy.way(rate=rate, before=before, after=after)
 
 

@@ -141,7 +141,12 @@ def test_a_description_has_units_and_defaults() -> None:
     assert [p[:3] for p in delay.parameters] == [
         ("delay", "duration (ns, us, ms, s, min, h, d)", None),
         ("jitter", "duration (ns, us, ms, s, min, h, d)", "0ms"),
-        ("distribution", "normal | uniform | lognormal", "lognormal"),
+        ("correlation", "ratio (%, or 0..1)", "0%"),
+        (
+            "distribution",
+            "constant | uniform | normal | pareto | paretonormal | lognormal | exponential",
+            "lognormal",
+        ),
     ]
 
 

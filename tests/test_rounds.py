@@ -39,15 +39,16 @@ def test_a_deadline_closes_the_round_without_the_straggler(toy):
     assert played.weights == [1.0, 1.0, 1.0]
     lost = played.the("UpdateLost")
     assert (lost.client, lost.at, lost.reason) == ("c/1", 3.0, "late")
-    assert (lost.wasted, lost.unsent_down, lost.unsent_up) == (played.the("TaskSent", client="c/1").bytes, 0, 0)
+    assert lost.wasted == played.the("TaskSent", client="c/1").bytes
     assert not played.of("TrainingFinished", client="c/1")
 
 
 def test_a_download_that_is_cut_off_wastes_what_had_crossed(toy):
     """10 bytes a second for 3 s: 30 bytes are wasted, the rest of the task was never sent, and nothing was trained."""
     played = with_straggler(toy, down=toy.way(rate=80.0))
-    size, lost = played.the("TaskSent", client="c/1").bytes, played.the("UpdateLost")
-    assert (lost.at, lost.reason, lost.wasted, lost.unsent_down, lost.unsent_up) == (3.0, "late", 30, size - 30, 0)
+    ended, lost = played.the("TransferEnded", client="c/1"), played.the("UpdateLost")
+    assert (lost.at, lost.reason, lost.wasted) == (3.0, "late", 30)
+    assert (ended.at, ended.outcome, ended.bytes, ended.delay) == (3.0, "cut", 30, None)
     assert not played.of("TaskReceived", client="c/1")
 
 
@@ -55,23 +56,26 @@ def test_an_upload_that_is_cut_off_wastes_what_had_crossed(toy):
     """Trained at 1 s, 10 bytes a second until 3 s: 20 bytes of update, and the whole task."""
     played = with_straggler(toy, up=toy.way(rate=80.0))
     task, lost = played.the("TaskSent", client="c/1").bytes, played.the("UpdateLost")
-    update = played.the("UpdateSent", client="c/1").bytes
-    assert (lost.at, lost.wasted, lost.unsent_down, lost.unsent_up) == (3.0, task + 20, 0, update - 20)
+    ended = played.the("TransferEnded", client="c/1", direction="up")
+    assert (lost.at, lost.wasted) == (3.0, task + 20)
+    assert (ended.at, ended.began, ended.outcome, ended.bytes) == (3.0, 1.0, "cut", 20)
 
 
 def test_an_upload_goes_on_until_the_cancel_has_reached_its_sender(toy):
     """0.5 s later the task comes and the cancel too: from 1.5 s to 3.5 s, 20 bytes; 0.25 s up: known at 3.75 s."""
     played = with_straggler(toy, up=toy.way(rate=80.0, delay=0.25), down=toy.way(delay=0.5))
     task, lost = played.the("TaskSent", client="c/1").bytes, played.the("UpdateLost")
-    update = played.the("UpdateSent", client="c/1").bytes
-    assert (lost.at, lost.wasted, lost.unsent_up) == (3.75, task + 20, update - 20)
+    ended = played.the("TransferEnded", client="c/1", direction="up")
+    assert (lost.at, lost.wasted) == (3.75, task + 20)
+    assert (ended.at, ended.began, ended.outcome, ended.bytes) == (3.5, 1.5, "cut", 20)
 
 
 def test_an_update_that_is_stalled_at_the_close_was_never_sent(toy):
     """Trained at 1 s, stalled until 5 s: at 3 s no byte of the update has left."""
     played = with_straggler(toy, up=toy.way(before=[("stall", stall(probability=1.0, duration=4.0))]))
     lost = played.the("UpdateLost")
-    assert lost.unsent_up == played.the("UpdateSent", client="c/1").bytes
+    ended = played.the("TransferEnded", client="c/1", direction="up")
+    assert (ended.at, ended.began, ended.outcome, ended.bytes) == (3.0, 5.0, "cut", 0)
     assert lost.wasted == played.the("TaskSent", client="c/1").bytes
 
 
@@ -81,7 +85,9 @@ def test_an_update_that_is_under_way_at_the_close_is_received_late(toy):
     size = played.the("TaskSent", client="c/1").bytes + played.the("UpdateSent", client="c/1").bytes
     assert played.at("UpdateReceived", client="c/1") == [6.0]
     lost = played.the("UpdateLost")
-    assert (lost.at, lost.reason, lost.wasted, lost.unsent_down, lost.unsent_up) == (6.0, "late", size, 0, 0)
+    assert (lost.at, lost.reason, lost.wasted) == (6.0, "late", size)
+    ended = played.the("TransferEnded", client="c/1", direction="up")
+    assert (ended.at, ended.outcome, ended.delay) == (1.0, "delivered", 5.0)
 
 
 def test_a_cancel_that_catches_up_with_its_task_is_answered(toy):

@@ -266,8 +266,9 @@ def test_a_download_that_a_leaving_client_breaks_off_wastes_what_had_crossed(toy
     """10 bytes a second until 2 s: 20 bytes; the rest of the task was never sent."""
     clients = {"c/0": toy.Client(takes=(5.0,)), "c/1": toy.Client(down=toy.way(rate=80.0))}
     played = toy.play(clients, meanwhile=leaving(2.0))
-    lost, sent = played.the("UpdateLost"), played.the("TaskSent", client="c/1")
-    assert (lost.at, lost.wasted, lost.unsent_down) == (2.0, 20, sent.bytes - 20)
+    lost, ended = played.the("UpdateLost"), played.the("TransferEnded", client="c/1")
+    assert (lost.at, lost.wasted) == (2.0, 20)
+    assert (ended.at, ended.outcome, ended.bytes) == (2.0, "cut", 20)
 
 
 def test_a_client_that_comes_back_takes_part_in_the_next_round(toy):

@@ -10,6 +10,7 @@ from fedemu import experiment
 from fedemu.clock import RealClock
 from fedemu.compute.inline import inline
 from fedemu.learning import Recipe
+from fedemu.links._base import Sending, Way
 from fedemu.links.tcp.none import none
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.delivery import Exchange
@@ -77,20 +78,20 @@ BOTH = {
 def test_a_direction_crosses_the_senders_up_and_the_receivers_down(paths) -> None:
     """The client's up meets the server's down; the narrower pipe of each pair is 1 and 2 Mbit/s."""
     up, down = (paths(**BOTH)[way][0] for way in ("up", "down"))
-    assert list(up.pipes) == ["phones/0 up", "server down"]
-    assert list(down.pipes) == ["phones/0 down", "server up"]
-    assert (up.rate, down.rate) == (1e6, 2e6)
+    assert list(up.route.pipes) == ["phones/0 up", "server down"]
+    assert list(down.route.pipes) == ["phones/0 down", "server up"]
+    assert (up.way(0).rate, down.way(0).rate) == (1e6, 2e6)
 
 
 def test_the_round_trip_has_both_delays_and_the_servers_twice(paths) -> None:
     """60 + 40 ms of the client's, 5 + 5 ms of the server's; the same seen from either end."""
-    assert [path.rtt for path, _ in paths(**BOTH).values()] == pytest.approx([0.11, 0.11], abs=1e-12)
+    assert [path.way(0).rtt for path, _ in paths(**BOTH).values()] == pytest.approx([0.11, 0.11], abs=1e-12)
 
 
 def test_only_what_the_client_sends_stalls(paths) -> None:
     """The update is late, not the task; delay and server delay hold up both."""
     stages = {
-        way: ([name for name, _ in path.way.departure], [name for name, _ in path.way.arrival])
+        way: ([name for name, _ in path.way(0).departure], [name for name, _ in path.way(0).arrival])
         for way, (path, _) in paths(
             link="{delay: 1ms, drop: 1%, stall: {probability: 50%, duration: 1s}}", server="{delay: 1ms}"
         ).items()
@@ -104,24 +105,25 @@ def test_only_what_the_client_sends_stalls(paths) -> None:
 def test_an_ideal_link_has_nothing_in_it(paths) -> None:
     """No pipe, no stage, no TCP."""
     for path, inbound in paths().values():
-        assert (list(path.pipes), path.way.departure, path.way.arrival, path.rtt, inbound) == ([], (), (), 0.0, [])
+        assert (list(path.route.pipes), path.way(0), list(inbound)) == ([], Way(), [])
 
 
 def test_a_client_without_a_rate_has_no_tcp_behind_a_servers_pipe(paths) -> None:
     """One burst of as many bytes as there are; with a rate of its own the headers are on it."""
     path = paths(server="{rate: 1Mbit/s}")["up"][0]
-    assert list(path.pipes) == ["server down"]
-    assert path.way.tcp(1000, 1e6, 0.1) == none()(1000, 1e6, 0.1)
+    assert list(path.route.pipes) == ["server down"]
+    sending = Sending(size=1000, at=0.0, rate=1e6, rtt=0.1)
+    assert path.tcp().bursts(sending, None) == none().bursts(sending, None)
     path = paths(link="{rate: 1Mbit/s}")["up"][0]
-    assert sum(burst.size for burst in path.way.tcp(1000, 1e6, 0.0)) == 1000 + 2 * 66
+    assert sum(burst.size for burst in path.tcp().bursts(sending, None)) == 1000 + 2 * 66
 
 
 def test_clients_elsewhere_cross_the_servers_pipe_where_they_arrive(paths) -> None:
     """A client in a process of its own cannot know who else is on it; what the server sends, it knows."""
     apart = paths(apart=True, **BOTH)
-    assert list(apart["up"][0].pipes) == ["phones/0 up"]
+    assert list(apart["up"][0].route.pipes) == ["phones/0 up"]
     assert apart["up"][1] == []
-    assert list(apart["down"][0].pipes) == ["phones/0 down", "server up"]
+    assert list(apart["down"][0].route.pipes) == ["phones/0 down", "server up"]
     assert apart["down"][1] == ["server down"]
 
 

@@ -122,13 +122,16 @@ class _Lane:
         self.is_open = False
         """Somebody reads what comes through the transport, until nothing more does."""
 
-    def send(self, sent: Seconds | None, when: Seconds) -> bool:
-        """Announce what the transport is given next; return False if nobody would get it."""
+    def send(self, sent: Seconds | None, when: Seconds, error: Exception | None = None) -> bool:
+        """Announce what the transport is given next; return False if nobody would get it.
+
+        An error says that nothing follows, and why.
+        """
         if not self.is_open:
             return False
         self._count += 1
         self.latest = max(self.latest, when)
-        parcel = _Parcel(self._clock.flight(self.latest, (*self._key, self._count)), sent, when)
+        parcel = _Parcel(self._clock.flight(self.latest, (*self._key, self._count)), sent, when, error=error)
         self._travelling.append(parcel)
         self._due.put_nowait(parcel)
         return True
@@ -147,7 +150,7 @@ class _Lane:
         if not self._travelling:
             self.send(None, self.latest)
         for parcel in self._travelling:
-            parcel.error = error
+            parcel.error = error if isinstance(error, PeerError) else parcel.error or error  # a refusal says more
             parcel.flight.land()
         self._travelling.clear()
         self.is_open = False
@@ -186,7 +189,7 @@ class _Together:
         self._into.end(NetworkError("this end is closed"))
         if self._out.is_open:
             await standstill(self._outbox.join(), f"send what is left of {self._name}")
-            self._out.send(None, self._clock.now())
+            self._out.send(None, self._clock.now(), NetworkError("the other end closed the connection"))
         self._outbox.put_nowait(None)
         self.is_closed = True
 

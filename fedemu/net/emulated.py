@@ -6,19 +6,24 @@ and control messages are small and never hold up a model), then its arrival stag
 order, as on one TCP connection.
 """
 
-import asyncio
+import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, NamedTuple, Self, TypeAlias
 
 from fedemu.clock import Clock
-from fedemu.links._base import Burst, Packet, Role, Stage, Way
+from fedemu.errors import AttemptError
+from fedemu.events import TransferEnded
+from fedemu.links._base import Burst, Packet, Role, Sending, Stage, Tcp, Way
+from fedemu.links._bucket import Bucket
+from fedemu.links._spells import Spells
 from fedemu.loop import grid
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.delivery import Delivery
 from fedemu.net.messages import Message
-from fedemu.net.network import Network, Transfer
-from fedemu.types import Bytes, Rng, Seconds
+from fedemu.net.network import Network, Route, Transfer, alone
+from fedemu.types import Bytes, ClientView, Rng, Seconds
 
 Draw = Callable[[str, Message], Rng]
 """The random stream of a stage, by the stage's name, for a message."""
@@ -26,10 +31,59 @@ Draw = Callable[[str, Message], Rng]
 
 @dataclass(slots=True)
 class Meter:
-    """Counts what a sender has put on the link, over all attempts, and what never left."""
+    """Counts what a sender has put on the link, over all attempts."""
 
     sent: Bytes = 0
-    unsent: Bytes = 0
+
+
+Outcome: TypeAlias = Literal["delivered", "dropped", "reset", "refused", "down", "cut"]
+"""It arrives; it left and is lost; the link told the sender; the link was down for too long; the sender gave it up."""
+
+
+class Carried(NamedTuple):
+    """What came of one attempt at a task or an update."""
+
+    outcome: Outcome
+    began: Seconds
+    """When its first byte was put on the link."""
+    left: Seconds
+    """When its last byte had left, or the attempt ended."""
+    sent: Bytes
+    """Of the message."""
+    wire: Bytes
+    """Bytes on the wire, with headers and what was sent again, if all of it had left."""
+    queued: Seconds
+    """How much longer it took than with nothing beside it, and with the link up."""
+    retransmitted: int
+    """Segments that were lost and sent again."""
+    delay: Seconds | None
+    """From the last byte's leaving to the arrival; None if it never arrives."""
+
+
+def transfer_ended(
+    at: Seconds, view: ClientView, direction: Literal["up", "down"], message: Message, carried: Carried
+) -> TransferEnded:
+    """Return the event that tells what came of an attempt at a task or an update."""
+    header = message.header
+    assert isinstance(header, pb.Task | pb.Update)
+    return TransferEnded(
+        at=at,
+        client=view.client,
+        group=view.group,
+        round=header.assignment.round,
+        attempt=header.assignment.attempt,
+        direction=direction,
+        outcome=carried.outcome,
+        bytes=carried.sent,
+        wire=carried.wire,
+        began=carried.began,
+        queued=carried.queued,
+        retransmitted=carried.retransmitted,
+        delay=carried.delay,
+    )
+
+
+NOWHERE = Route()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +92,20 @@ class Path:
 
     name: str
     """E.g. `phones/3 up`."""
-    way: Way
-    pipes: Sequence[str]
-    """Pipes of the network that its requests cross at once; none if nothing limits the rate."""
-    rtt: Seconds
-    """Mean delay there and back."""
-    rate: float
-    """Of the narrowest pipe, bits per second; meaningless without pipes."""
+    periods: Sequence[tuple[Seconds, Way]]
+    """What holds from which time on; the first from 0."""
+    tcp: Callable[[], Tcp]
+    """Makes the sender of a new connection."""
+    route: Route = NOWHERE
+    """What its requests cross."""
+    bucket: Bucket | None = None
+    """What a rested link passes at once."""
+    spells: Spells | None = None
+    """When the link is down."""
+
+    def way(self, at: Seconds) -> Way:
+        """Return what holds at that time."""
+        return self.periods[max(0, bisect_right(self.periods, at, key=lambda period: period[0]) - 1)][1]
 
 
 class EmulatedChannel:
@@ -69,10 +130,14 @@ class EmulatedChannel:
         draw: Draw,
         *,
         inbound: Sequence[str] = (),
+        tell: Callable[[Message, Carried], None] = lambda *_: None,
     ) -> None:
         self._delivery, self._path, self._network, self._clock, self._draw = delivery, path, network, clock, draw
-        self._inbound = inbound
+        self._inbound, self._tell = inbound, tell
         self._last: Seconds = 0.0
+        self._tcp = path.tcp()
+        self._rested: Seconds = -math.inf
+        """Since when nothing has left on this connection."""
 
     async def __aenter__(self) -> Self:
         await self._delivery.__aenter__()
@@ -81,7 +146,7 @@ class EmulatedChannel:
     async def __aexit__(self, *error: object) -> None:
         await self._delivery.__aexit__(*error)
 
-    async def send(self, request: Message, meter: Meter, start: Seconds | None = None) -> None:
+    async def send(self, request: Message, meter: Meter, start: Seconds | None = None, patience: Seconds = 0.0) -> None:
         """Send a task or an update; return when it has left. It arrives later, or is dropped.
 
         Cancelling the caller ends the transfer. The meter then says how much had left.
@@ -90,31 +155,41 @@ class EmulatedChannel:
             request: What to send.
             meter: Counts its bytes.
             start: When it starts, which a real clock may be a little past; None is now.
+            patience: Seconds for which it waits for a link that is down and does not say so.
+
+        Raises:
+            AttemptError: The link was reset or refused the message, or was down for longer than the patience.
         """
-        size, sent = request.size, self._clock.now() if start is None else start
+        sent = self._clock.now() if start is None else start
         packet = self._packet(request, sent)
-        transfer = None
+        for name, stage in self._path.way(sent).departure:
+            packet = self._pass(stage, name, packet, request) or packet  # nothing is dropped before it leaves
+        journey = _Journey(request.size, grid(packet.at))
+        outcome: Outcome = "cut"
         try:
-            for name, stage in self._path.way.departure:
-                packet = self._pass(stage, name, packet, request) or packet  # nothing is dropped before it leaves
             await self._clock.sleep_until(packet.at)
-            if self._path.pipes:
-                bursts = self._path.way.tcp(size, self._path.rate, self._path.rtt)
-                transfer = Transfer(self._network, bursts, self._path.pipes)
-                # it is as late as planned, not as late as a real clock woke us up
-                packet = packet._replace(at=await transfer.run(self._clock, grid(packet.at)))
-        except asyncio.CancelledError:
-            left = round(size * transfer.share) if transfer else 0
-            meter.sent += left
-            meter.unsent += size - left
+            await self._cross(journey, packet, request, patience)
+            outcome = "delivered"
+        except AttemptError as error:
+            outcome = error.outcome
             raise
-        meter.sent += size
-        self._depart(packet, request, sent)
+        finally:
+            meter.sent += journey.sent
+            if outcome != "delivered":
+                journey.left = self._clock.now()
+                self._tell(request, journey.told(outcome))
+        # it is as late as planned, not as late as a real clock woke us up
+        arrived = self._depart(packet._replace(at=journey.left), request, sent)
+        self._tell(request, journey.told("dropped" if arrived is None else "delivered", arrived))
 
     def post(self, message: Message) -> None:
-        """Send an acknowledgement or a control message, which leaves at once. It arrives later, or is dropped."""
+        """Send an acknowledgement or a control message.
+
+        It leaves at once, or as soon as the link is up; it arrives later, or is dropped.
+        """
         now = self._clock.now()
-        self._depart(self._packet(message, now), message, now)
+        up = now if self._path.spells is None else self._path.spells.up(now)
+        self._depart(self._packet(message, up), message, now)
 
     def announce(self, message: Message) -> None:
         """Send what belongs to the handshake, which takes no emulated time."""
@@ -124,17 +199,83 @@ class EmulatedChannel:
         """Return when all that has left has arrived."""
         await self._delivery.drain()
 
+    async def _cross(self, journey: "_Journey", packet: Packet, message: Message, patience: Seconds) -> None:
+        """Bring a message through the pipes, with as many pauses as the link is down."""
+        path = self._path
+        start = await self._wait_until_up(journey.began, patience)
+        way = path.way(start)
+        bursts = self._bursts(way, packet, message, start)
+        journey.wire, journey.lost = sum(burst.size for burst in bursts), sum(burst.lost for burst in bursts)
+        if path.bucket is not None:
+            bursts = _after(bursts, journey.wire - path.bucket.take(journey.wire, start))
+        journey.alone = alone(bursts, path.route, way.rate, start)
+        if packet.cut is not None:
+            journey.share, bursts = packet.cut, _until(bursts, packet.cut)
+        transfer = journey.transfer = Transfer(self._network, bursts, path.route)
+        while path.spells is not None and (spell := path.spells.next(start)) is not None:
+            limit = self._clock.timeout_at(spell.start)
+            try:
+                async with limit:
+                    journey.left = await transfer.run(self._clock, start)
+                    break
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                start = await self._wait_until_up(spell.start, patience)
+        else:
+            journey.left = await transfer.run(self._clock, start)
+        if path.bucket is not None:
+            path.bucket.rest(journey.left)
+        self._rested = journey.left
+        if packet.cut is not None:
+            self._tcp, self._rested = path.tcp(), -math.inf
+            await self._clock.sleep_until(journey.left + way.delay)
+            raise AttemptError("reset", "connection reset")
+
+    async def _wait_until_up(self, now: Seconds, patience: Seconds) -> Seconds:
+        """Return when the link is up, which it is at once or in time.
+
+        Raises:
+            AttemptError: It is not.
+        """
+        spells = self._path.spells
+        limit = now + patience
+        while spells is not None and (spell := spells.next(now)) is not None and spell.start <= now:
+            if spell.refuses:
+                await self._clock.sleep_until(now + self._path.way(now).rtt)
+                raise AttemptError("refused", "connection refused")
+            if spell.end > limit:
+                await self._clock.sleep_until(limit)
+                raise AttemptError("down", f"no connection for {patience:g} s")
+            await self._clock.sleep_until(spell.end)
+            now = spell.end
+        return now
+
+    def _bursts(self, way: Way, packet: Packet, message: Message, start: Seconds) -> Sequence[Burst]:
+        lost, loss = None, way.loss
+        if loss is not None:
+            rng = self._draw("loss", message)
+
+            def lost(count: int, at: Seconds) -> int:
+                return loss(count, at, rng)
+
+        mean = 0.0 if loss is None else loss.mean
+        sending = Sending(packet.size, start, way.rate, way.rtt, start - self._rested, lost, mean)
+        return self._tcp.bursts(sending, lambda: self._draw("tcp", message))
+
     def _packet(self, message: Message, at: Seconds) -> Packet:
         return Packet(message.size, at, _role(message), _attempt(message))
 
-    def _depart(self, packet: Packet, message: Message, sent: Seconds) -> None:
-        for name, stage in self._path.way.arrival:
+    def _depart(self, packet: Packet, message: Message, sent: Seconds) -> Seconds | None:
+        """Hand over what has left; return when it arrives, or None if it does not."""
+        for name, stage in self._path.way(packet.at).arrival:
             later = self._pass(stage, name, packet, message)
             if later is None:
-                return
+                return None
             packet = later
         self._last = max(self._last, packet.at)
         self._delivery.carry(message, sent, self._last)
+        return self._last
 
     def _pass(self, stage: Stage, name: str, packet: Packet, message: Message) -> Packet | None:
         later = stage(packet, lambda: self._draw(name, message))
@@ -150,9 +291,56 @@ class EmulatedChannel:
         """
         message, moment = await self._delivery.receive()
         if self._inbound and _role(message) == "request":
-            transfer = Transfer(self._network, [Burst(message.size, 0.0)], self._inbound)
+            transfer = Transfer(self._network, [Burst(message.size, 0.0)], Route(self._inbound))
             moment = await transfer.run(self._clock, moment)
         return message, moment
+
+
+@dataclass(slots=True)
+class _Journey:
+    """One attempt on its way."""
+
+    size: Bytes
+    began: Seconds
+    left: Seconds = math.nan
+    wire: Bytes = 0
+    lost: int = 0
+    alone: Seconds = 0.0
+    """How long it takes with nothing beside it."""
+    transfer: Transfer | None = None
+    share: float = 1.0
+    """Of the message that the transfer carries."""
+
+    @property
+    def sent(self) -> Bytes:
+        return 0 if self.transfer is None else round(self.size * self.share * self.transfer.share)
+
+    def told(self, outcome: Outcome, arrived: Seconds | None = None) -> Carried:
+        has_left = outcome in ("delivered", "dropped")
+        queued = max(0.0, self.left - self.began - self.alone) if has_left else 0.0
+        delay = None if arrived is None else arrived - self.left
+        return Carried(outcome, self.began, self.left, self.sent, self.wire, queued, self.lost, delay)
+
+
+def _after(bursts: Sequence[Burst], size: Bytes) -> Sequence[Burst]:
+    """Return the bursts without the first `size` bytes of them."""
+    result = []
+    for burst in bursts:
+        gone = min(size, burst.size)
+        size -= gone
+        result.append(burst._replace(size=burst.size - gone))
+    return result
+
+
+def _until(bursts: Sequence[Burst], share: float) -> Sequence[Burst]:
+    """Return the first part of the bursts, that share of their bytes."""
+    result, left = [], round(share * sum(burst.size for burst in bursts))
+    for burst in bursts:
+        if not left:
+            break
+        result.append(burst._replace(size=min(left, burst.size)))
+        left -= result[-1].size
+    return result
 
 
 def _role(message: Message) -> Role:

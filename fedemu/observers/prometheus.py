@@ -17,15 +17,16 @@ from fedemu.events import (
     ClientJoined,
     ClientLeft,
     DelayMeasured,
+    EnergySpent,
     Evaluated,
     Event,
     Measurement,
     RoundClosed,
     RoundFailed,
-    RunFinished,
     TargetReached,
     TaskEvent,
     TaskSent,
+    TransferEnded,
     UpdateLost,
     UpdateReceived,
     UpdateRejected,
@@ -33,7 +34,7 @@ from fedemu.events import (
 )
 from fedemu.observers.phases import spent
 from fedemu.observers.trips import Trip, Trips
-from fedemu.types import ClientId, Seconds
+from fedemu.types import Bytes, ClientId, Seconds
 
 DURATIONS = tuple(step * 10.0**power for power in range(-3, 5) for step in (1, 2, 5))
 """Buckets from 1 ms to 14 h, three a decade: an emulated round may take anything."""
@@ -89,6 +90,16 @@ class Metrics:
         )
         self._bytes = counter("fedemu_wire_bytes_total", "Bytes of tasks and updates on links", ["group", "direction"])
         self._calls = counter("fedemu_calls_total", "Tasks and updates sent, all attempts", ["group", "outcome"])
+        link = ["group", "direction"]
+        self._transfers = counter("fedemu_transfers_total", "Attempts at tasks and updates, ended", [*link, "outcome"])
+        self._transfer = times("fedemu_transfer_seconds", "Emulated time from first to last byte of a transfer", link)
+        self._queued = counter(
+            "fedemu_transfer_queued_seconds_total", "Emulated time that transfers lost to others and to outages", link
+        )
+        self._retransmitted = counter(
+            "fedemu_retransmitted_segments_total", "Segments that were lost on links and sent again", link
+        )
+        self._energy = counter("fedemu_energy_joules_total", "Energy of devices", ["group", "phase"])
         self._clients = gauge("fedemu_clients", "Connected clients", ["state"])
         self._delay = Histogram(
             "fedemu_link_delay_seconds",
@@ -132,11 +143,15 @@ class Metrics:
             self._measure(event)
             return
         self._time.set(event.at)
+        carried = self._carried
         trips = self._trips.follow(event)
         for phase in spent(event, trips):
             self._phase.labels(phase.group, phase.phase).observe(phase.seconds)
         match event:
             case TaskEvent():
+                for direction, now, before in zip(("down", "up"), self._carried, carried, strict=True):
+                    if now > before:
+                        self._bytes.labels(event.group, direction).inc(now - before)
                 self._take(event, trips[0] if trips else None)
             case RoundClosed():
                 self._rounds.labels("closed").inc()
@@ -144,7 +159,6 @@ class Metrics:
                 self._duration.observe(event.duration)
                 for trip in trips:
                     self._updates.labels(trip.group, "aggregated").inc()
-                    self._carry(trip)
             case RoundFailed():
                 self._rounds.labels("failed").inc()
             case Evaluated():
@@ -158,11 +172,12 @@ class Metrics:
                 self._connected.pop(event.client, None)
                 self._working.pop(event.client, None)
                 self._count()
-            case RunFinished():
-                for trip in trips:
-                    self._carry(trip)
             case _:
                 pass
+
+    @property
+    def _carried(self) -> tuple[Bytes, Bytes]:
+        return self._trips.down, self._trips.up
 
     def _take(self, event: TaskEvent, trip: Trip | None) -> None:
         match event:
@@ -172,10 +187,12 @@ class Metrics:
                 self._call(event, "sent")
             case UpdateSent():
                 self._call(event, "sent")
-                if trip is None:  # nothing will settle it
-                    self._bytes.labels(event.group, "up").inc(event.bytes)
             case CallRetried():
                 self._call(event, "retried")
+            case TransferEnded():
+                self._end(event)
+            case EnergySpent():
+                self._energy.labels(event.group, event.phase).inc(event.joules)
             case UpdateReceived():
                 self._staleness.observe(event.staleness)
                 self._rest(event)
@@ -188,17 +205,18 @@ class Metrics:
             case _:
                 pass
 
+    def _end(self, event: TransferEnded) -> None:
+        link = event.group, event.direction
+        self._transfers.labels(*link, event.outcome).inc()
+        self._retransmitted.labels(*link).inc(event.retransmitted)
+        if event.delay is not None:
+            self._transfer.labels(*link).observe(event.at - event.began)
+            self._queued.labels(*link).inc(event.queued)
+
     def _settle(self, event: TaskEvent, outcome: str, trip: Trip | None) -> None:
         self._updates.labels(event.group, outcome).inc()
-        if trip is not None:
-            self._carry(trip)
         if trip is None or trip.arrived is None:  # else it rests since then, or works on the next
             self._rest(event)
-
-    def _carry(self, trip: Trip) -> None:
-        """Count the bytes of a trip that is settled: what a transfer that was cut off had announced may never leave."""
-        self._bytes.labels(trip.group, "down").inc(trip.down)
-        self._bytes.labels(trip.group, "up").inc(trip.up)
 
     def _rest(self, event: TaskEvent) -> None:
         if self._working.get(event.client) == event.round:  # else it was given up, and works for another round already

@@ -9,22 +9,23 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from fedemu.events import (
     CallRetried,
     DelayMeasured,
+    EnergySpent,
     Evaluated,
     Event,
     RoundClosed,
     RunFinished,
     RunStarted,
     TaskSent,
+    TransferEnded,
     UpdateLost,
     UpdateReceived,
     UpdateRejected,
     UpdateSent,
 )
+from fedemu.observers.transfers import Transfers, spread
 from fedemu.observers.trips import Trips
 from fedemu.types import Bytes, Seconds
 
@@ -45,7 +46,9 @@ class Outcome:
         self._round, self._time = 0, 0.0
         self._final: dict[str, Any] | None = None
         self._best: dict[str, Any] | None = None
-        self._trips = Trips()
+        self._trips, self._transfers = Trips(), Transfers()
+        self._energy: dict[str, dict[str, float]] = {}
+        """Joules by group and phase."""
         self._delays: dict[tuple[str, str], _Delays] = {}
         """By group and direction."""
         self._tasks = self._uploads = self._downloads = self._retried = self._undelivered = 0
@@ -72,6 +75,11 @@ class Outcome:
                 self._round, self._time = event.round, event.at
             case Evaluated():
                 self._evaluate(event)
+            case TransferEnded():
+                self._transfers.follow(event)
+            case EnergySpent():
+                energy = self._energy.setdefault(event.group, {})
+                energy[event.phase] = energy.get(event.phase, 0.0) + event.joules
             case DelayMeasured():
                 self._delays.setdefault((event.group, event.direction), _Delays()).add(event)
             case RunStarted():
@@ -159,6 +167,8 @@ class Outcome:
                 "retried": self._retried,
                 "failed": self._undelivered,
             },
+            "links": self._transfers.as_dict(),
+            **({"energy": self._energy} if self._energy else {}),
             **({"delays": self._delays_by_group()} if clock == "real" else {}),
             "digest": digest,
         }
@@ -181,17 +191,10 @@ class _Delays:
         self._achieved.append(event.achieved)
 
     def as_dict(self) -> dict[str, Any]:
-        requested, achieved = np.array(self._requested), np.array(self._achieved)
+        error = array("d", (was - asked for asked, was in zip(self._requested, self._achieved, strict=True)))
         return {
-            "count": len(requested),
-            "requested": _spread(requested),
-            "achieved": _spread(achieved),
-            "error": _spread(achieved - requested),
+            "count": len(self._requested),
+            "requested": spread(self._requested),
+            "achieved": spread(self._achieved),
+            "error": spread(error),
         }
-
-
-def _spread(seconds: "np.ndarray[Any, np.dtype[np.float64]]") -> dict[str, Seconds]:
-    """Return mean, percentiles and maximum, to the microsecond."""
-    p50, p90, p99 = np.percentile(seconds, (50, 90, 99))
-    spread = {"mean": seconds.mean(), "p50": p50, "p90": p90, "p99": p99, "max": seconds.max()}
-    return {name: round(float(value), 6) for name, value in spread.items()}

@@ -1,15 +1,13 @@
 """Each task's way to a client and back, put together from its events.
 
-Bytes follow one rule. Carried is what TaskSent and UpdateSent announced, less what UpdateLost and TransferCut say never
-left; of that, a global model used one copy of the task and one of the update for each update that it was made of, and
-all else was wasted: copies sent again, uploads that nobody waited for, refused updates.
+Bytes follow one rule. Carried is what TransferEnded says; of that, a global model used one copy of the task and one of
+the update for each update that it was made of, and all else was wasted: copies sent again or cut off, uploads that
+nobody waited for, refused updates.
 
 A server whose clients are other processes sees no UpdateSent. There the attempt number of an update that arrived says
 how many copies of it were sent, and UpdateLost.wasted, less the copies of the task, what left of one that did not
 arrive. What such a server cannot know, and what is in no total: copies sent after the one that it took, refused
 updates, and what a client had sent when its connection broke.
-
-A copy that is on its way when its client's connection breaks counts whole: no event says how much of it had left.
 """
 
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ from fedemu.events import (
     TaskEvent,
     TaskSent,
     TrainingFinished,
-    TransferCut,
+    TransferEnded,
     UpdateLost,
     UpdateReceived,
     UpdateRejected,
@@ -49,9 +47,7 @@ class Trip:
     update: Bytes = 0
     """The copy of the update that arrived."""
     down: Bytes = 0
-    """All copies of the task."""
-    up: Bytes = 0
-    """All copies of the update."""
+    """All copies of the task that have ended."""
 
 
 class Trips:
@@ -103,21 +99,19 @@ class Trips:
             case TaskSent():
                 trip = self._open.setdefault(key, Trip(event.client, event.group, event.round, sent=event.at))
                 trip.task = event.bytes
-                self._carry(trip, down=event.bytes)
+            case TransferEnded():
+                self._carry(trip, event)
             case TrainingFinished() if trip is not None:
                 trip.trained = event.at
             case UpdateSent():
                 self._sees_uploads = True
-                self._carry(trip, up=event.bytes)
             case UpdateReceived() if trip is not None:
                 trip.arrived, trip.update = event.at, event.bytes
                 if not self._sees_uploads:
-                    self._carry(trip, up=event.attempt * event.bytes)
+                    self.up += event.attempt * event.bytes
                 self._taken.append(self._open.pop(key))
             case UpdateLost():
                 return self._lose(event)
-            case TransferCut():
-                self._carry(trip, **{event.direction: -event.unsent})
             case UpdateRejected():
                 return self._open.pop(key, None)
             case _:
@@ -127,21 +121,18 @@ class Trips:
     def _lose(self, event: UpdateLost) -> Trip | None:
         trip = self._open.pop((event.client, event.round), None)
         if trip is not None:
-            self._carry(trip, down=-event.unsent_down)
-            if self._sees_uploads:
-                self._carry(trip, up=-event.unsent_up)
-            else:
-                self._carry(trip, up=max(0, event.wasted - trip.down))
+            if not self._sees_uploads:
+                self.up += max(0, event.wasted - trip.down)
         elif event.wasted:  # it had arrived; a task that was taken back before it was sent has wasted nothing
             trip = next((t for t in reversed(self._taken) if (t.client, t.round) == (event.client, event.round)), None)
             if trip is not None:
                 self._taken.remove(trip)
-                self._carry(trip, down=-event.unsent_down)
         return trip
 
-    def _carry(self, trip: Trip | None, *, down: Bytes = 0, up: Bytes = 0) -> None:
-        self.down += down
-        self.up += up
+    def _carry(self, trip: Trip | None, event: TransferEnded) -> None:
+        if event.direction == "up":
+            self.up += event.bytes
+            return
+        self.down += event.bytes
         if trip is not None:
-            trip.down += down
-            trip.up += up
+            trip.down += event.bytes

@@ -13,7 +13,7 @@ from fedemu.errors import Fault, ScenarioError
 from fedemu.registry import is_foreign
 from fedemu.scenario.grid import Cell, fault_of, locate, put, spread, validated
 from fedemu.scenario.sections import Scenario
-from fedemu.scenario.source import Place, Source, first_comment, read, read_value, write
+from fedemu.scenario.source import Place, Source, anchored, first_comment, read, read_value, write
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,14 @@ def load(
     source, faults = read(text, file)
     if not source.tree and faults:
         raise ScenarioError(faults)
+    source = Source(anchored(source.tree, Path(path).parent), source.places)
     if "name" not in source.tree:
         source = source.put(("name",), Path(path).stem, Place(file, 1))
     options = [(f"--{key}", key, value) for key, value in (("seed", seed), ("clock", clock), ("transport", transport))]
     replaced = [(option, key, value) for option, key, value in options if value is not None]
     for key, value_text in sets:
         value, wrong = read_value(value_text, "--set", key)
+        value = anchored(value, Path(), key.rpartition(".")[2])  # as on any command line
         faults += wrong
         if not wrong:
             replaced.append(("--set", key, value))

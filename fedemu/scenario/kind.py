@@ -44,6 +44,8 @@ class KindOf:
     """Keys that the house reads beside the kind's own."""
     bare: str | None = None
     """The key that a value without a mapping stands for."""
+    named: str = "kind"
+    """The key that names the kind; `kind` itself always does too."""
 
     def read(self, value: Any) -> Kind:
         """Return the kind that a mapping names.
@@ -60,7 +62,7 @@ class KindOf:
             raise faulty([Wrong((), f"{shown(value)} is not a mapping; {hint}")])
         kind, builder = self._builder(value)
         keys = self._keys(builder)
-        read = keys.model_validate({k: v for k, v in value.items() if self.only or k != "kind"})
+        read = keys.model_validate({k: v for k, v in value.items() if self.only or k not in ("kind", self.named)})
         params = {name: getattr(read, name) for name in parameters(builder).model_fields}
         house = {name: getattr(read, name) for name in self.house.model_fields}
         result = Kind(self.room, kind, params, house)
@@ -72,7 +74,8 @@ class KindOf:
         return result
 
     def _builder(self, value: Mapping[str, Any]) -> tuple[str, Builder]:
-        kind = self.only or value.get("kind")
+        named = self.named if self.named in value else "kind"
+        kind = self.only or value.get(named)
         if kind is None:
             if "kind" in value:
                 raise faulty([Wrong(("kind",), "no value; write one of " + ", ".join(kinds(self.room)))])
@@ -81,11 +84,11 @@ class KindOf:
                 raise faulty([Wrong((typo,), f"{typo!r} is not a key here; {instead(typo, ['kind'])}", "key")])
             raise faulty([Wrong(("kind",), f"missing; expected one of {', '.join(kinds(self.room))}", "missing")])
         if not isinstance(kind, str):
-            raise faulty([Wrong(("kind",), f"{shown(kind)} is not one of {', '.join(kinds(self.room))}")])
+            raise faulty([Wrong((named,), f"{shown(kind)} is not one of {', '.join(kinds(self.room))}")])
         try:
             return kind, find(self.room, kind)
         except LookupError as error:
-            raise faulty([Wrong(("kind",), str(error))]) from None
+            raise faulty([Wrong((named,), str(error))]) from None
 
     def _keys(self, builder: Builder) -> type[Keys]:
         return parameters(builder) if self.house is Keys else _joined(parameters(builder), self.house)
@@ -93,7 +96,7 @@ class KindOf:
     def schema(self) -> JsonSchemaValue:
         """Return the JSON Schema of a mapping that names a kind of this room."""
         if self.only:
-            mapping = self._keys(find(self.room, self.only)).model_json_schema()
+            mapping = _inlined(self._keys(find(self.room, self.only)).model_json_schema())
             return {"anyOf": [mapping["properties"][self.bare], mapping]} if self.bare else mapping
         names = kinds(self.room)
         foreign = {
@@ -107,10 +110,10 @@ class KindOf:
 
     def _option(self, kind: str) -> JsonSchemaValue:
         builder = find(self.room, kind)
-        option = self._keys(builder).model_json_schema()
+        option = _inlined(self._keys(builder).model_json_schema())
         option["description"] = (builder.__doc__ or "").strip().partition("\n")[0]
-        option["properties"] = {"kind": {"const": kind}, **option.get("properties", {})}
-        option["required"] = ["kind", *option.get("required", [])]
+        option["properties"] = {self.named: {"const": kind}, **option.get("properties", {})}
+        option["required"] = [self.named, *option.get("required", [])]
         return option
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -118,6 +121,23 @@ class KindOf:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return self.schema()
+
+
+def _inlined(schema: JsonSchemaValue) -> JsonSchemaValue:
+    """Return the schema with its definitions where they are used: it becomes part of another one."""
+    definitions = schema.pop("$defs", {})
+
+    def inline(value: Any) -> Any:
+        if isinstance(value, list):
+            return [inline(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        name = str(value.get("$ref", "")).removeprefix("#/$defs/")
+        rest = {key: inline(item) for key, item in value.items() if key != "$ref"}
+        return {**inline(definitions[name]), **rest} if name else rest
+
+    result: JsonSchemaValue = inline(schema)
+    return result
 
 
 @cache

@@ -1,45 +1,109 @@
-"""The keys of a link in a scenario, and what holds in each of its directions."""
+"""The keys of a link in a scenario, and what holds in each of its directions at each time."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from fedemu.keys import Clash, Keys, shown
+from fedemu.keys import Clash, Keys, Wrong, faulty, shown
 from fedemu.links._base import Retry
+from fedemu.links._trace import Trace
+from fedemu.links.delay import Distribution
+from fedemu.links.traces import FORMATS, read
 from fedemu.scenario.kind import Kind, KindOf
-from fedemu.units import Duration, Rate
+from fedemu.scenario.presets import preset
+from fedemu.types import Interval, Seconds
+from fedemu.units import Duration, File, Rate, Ratio, Size
 
 Direction: TypeAlias = Literal["up", "down"]
 DIRECTIONS: tuple[Direction, Direction] = ("up", "down")
-_LATER = frozenset(
-    {"kind", "preset", "via", "loss", "correlation", "reset", "outage", "schedule", "burst", "trace", "limit"}
-)
+Mode: TypeAlias = Literal["blackhole", "refuse"]
 
 
-class Way(Keys):
-    """What holds in one direction of a client's link; None is as if the key were not there."""
+class Conditions(Keys):
+    """What holds in one direction of a link and may change meanwhile; None is as if the key were not there."""
 
-    not_built: ClassVar[frozenset[str]] = _LATER
     delay: Duration | None = None
     """Mean one-way delay; default 0ms."""
     jitter: Duration | None = None
     """Standard deviation of the delay; default 0ms."""
-    distribution: Literal["normal", "uniform", "lognormal"] | None = None
+    correlation: Ratio | None = None
+    """Of the delays of successive messages; default 0%."""
+    distribution: Distribution | None = None
     """Law of the delay; default lognormal."""
     rate: Annotated[Rate, Field(gt=0)] | None = None
     """Bits per second; without it there is no limit and no TCP."""
+    loss: Annotated[Kind, KindOf("links", only="loss", bare="random")] | None = None
+    """Chance that a packet is lost, or {random, correlation}, {random, burst}, {gemodel}: on TCP it costs time."""
     drop: Annotated[Kind, KindOf("links", only="drop", bare="request")] | None = None
     """Chance that a call is lost, or {request, response}."""
-    tcp: Annotated[Kind, KindOf("links.tcp", bare="kind")] | None = None
-    """How a message becomes bursts where there is a rate: none, or slow-start (default)."""
+    reset: Annotated[Kind, KindOf("links", only="reset", bare="probability")] | None = None
+    """Chance that the connection is reset while it carries a task or an update."""
 
     @property
     def held_up(self) -> Kind | None:
         """The stage that delays packets, where a delay is set."""
-        given = {key: getattr(self, key) for key in ("delay", "jitter", "distribution")}
+        given = {key: getattr(self, key) for key in ("delay", "jitter", "correlation", "distribution")}
         given = {key: value for key, value in given.items() if value is not None}
         return Kind("links", "delay", {"delay": 0.0, **given}) if given else None
+
+
+def by_file(value: Any) -> Any:
+    """Return the mapping that a bare file name stands for."""
+    return {"file": value} if isinstance(value, str) else value
+
+
+def _format(value: Any) -> Any:
+    if value not in FORMATS:
+        raise ValueError(f"{shown(value)} is not one of {', '.join(FORMATS)}")
+    return value
+
+
+class TraceKeys(Keys):
+    """A rate that was recorded."""
+
+    file: File
+    """A Mahimahi trace, or a log in one of the formats."""
+    offset: Duration | Literal["random"] = 0.0
+    """Where in it the run starts; random is another place for each client."""
+    format: Annotated[str, BeforeValidator(_format), WithJsonSchema({"enum": list(FORMATS)})] | None = None
+    """What the file is; default by its content."""
+
+    def read(self) -> Trace:
+        """Return what the file says.
+
+        Raises:
+            ValueError: it is no such file.
+        """
+        return _trace(self.file, self.format)
+
+    def clashes(self) -> Iterator[Clash]:
+        """Yield what is wrong with the file."""
+        try:
+            self.read()
+        except ValueError as error:
+            yield Clash(frozenset({"file", "format"}), ("file",), str(error))
+
+
+_trace = cache(read)
+
+
+class Way(Conditions):
+    """What holds in one direction of a client's link."""
+
+    burst: Annotated[Size, Field(gt=0)] | None = None
+    """Bytes that a rested link passes at once (token bucket); default none."""
+    trace: Annotated[TraceKeys, BeforeValidator(by_file)] | None = None
+    """A recorded rate instead of a constant one: FILE, or {file, offset, format}."""
+    tcp: Annotated[Kind, KindOf("links.tcp", bare="kind", named="model")] | None = None
+    """How a message becomes bursts where there is a rate; default slow-start, or rounds where there is loss."""
+    stage: Annotated[Kind, KindOf("links")] | None = None
+    """An impairment of your own, {kind: package.module:builder}: what it does to each message that has left."""
+
+    @property
+    def is_limited(self) -> bool:
+        return self.rate is not None or self.trace is not None
 
 
 class RetryKeys(Keys):
@@ -59,11 +123,66 @@ def _retry(value: Any) -> Any:
     return None if value == "none" else value
 
 
+class OutageKeys(Keys):
+    """What the house reads beside an outage's own keys."""
+
+    mode: Mode = "blackhole"
+    """blackhole: who sends waits, and gives an attempt up after the retry timeout; refuse: it is told at once."""
+
+
+class Cut(Keys):
+    """Clients that are cut off from the server."""
+
+    share: Ratio = 1.0
+    """Share of the group's clients, drawn anew for each entry."""
+    mode: Mode = "blackhole"
+    """blackhole: who sends waits, and gives an attempt up after the retry timeout; refuse: it is told at once."""
+
+
+class Phase(Conditions):
+    """What is different for some time; keys beside up and down hold for both directions."""
+
+    at: Duration
+    """When it begins."""
+    lasting: Annotated[Duration, Field(gt=0)]
+    """How long it lasts."""
+    up: Conditions = Conditions()
+    """From client to server."""
+    down: Conditions = Conditions()
+    """From server to client."""
+    cut: Cut | None = None
+    """No connection meanwhile."""
+
+    def of(self, direction: Direction) -> dict[str, Any]:
+        """Return what is different in that direction."""
+        own: Conditions = getattr(self, direction)
+        return _given(self) | _given(own)
+
+
+def _given(keys: Conditions) -> dict[str, Any]:
+    return {key: getattr(keys, key) for key in Conditions.model_fields if key in keys.model_fields_set}
+
+
+class Period(NamedTuple):
+    """What holds in one direction from some time until the next period."""
+
+    at: Seconds
+    way: Way
+
+
 class Link(Way):
     """A client's link: keys beside up and down hold for both directions, those in them override."""
 
+    preset: str | None = None
+    """A link by name; keys beside it override its own."""
+    via: str | None = None
+    """A shared pipe that all transfers cross too, by its name under shared."""
     stall: Annotated[Kind, KindOf("links", only="stall")] | None = None
     """Once per round, the client's answer is late by chance."""
+    outage: Annotated[Kind, KindOf("links", only="outage", house=OutageKeys)] | None = None
+    """The link is down from time to time, in both directions."""
+    schedule: list[Phase] = Field(default=[])
+    """What is different at given times, in order of time."""
     retry: Annotated[RetryKeys | None, BeforeValidator(_retry, json_schema_input_type=Literal["none"] | RetryKeys)] = (
         RetryKeys()
     )
@@ -80,54 +199,117 @@ class Link(Way):
             **{key: getattr(own if key in own.model_fields_set else self, key) for key in Way.model_fields}
         )
 
+    def periods(self, direction: Direction) -> Sequence[Period]:
+        """Return what holds in that direction from 0 on, as the schedule has it."""
+        way = self.way(direction)
+        usual = {key: getattr(way, key) for key in Way.model_fields}
+        found = {0.0: way}
+        for phase in self.schedule:
+            found[phase.at] = Way.model_construct(**{**usual, **phase.of(direction)})
+            found[phase.at + phase.lasting] = way
+        return [Period(at, way) for at, way in found.items()]
+
+    def model(self, direction: Direction) -> Kind:
+        """Return the TCP model: a link without a rate has TCP only to lose packets of."""
+        way = self.way(direction)
+        if way.tcp is not None and (way.is_limited or way.loss is not None):
+            return way.tcp
+        loses = any(period.way.loss is not None for period in self.periods(direction))
+        return Kind("links.tcp", "rounds" if loses else "slow-start" if way.is_limited else "none")
+
+    @property
+    def cuts(self) -> Sequence[tuple[Interval, Cut]]:
+        """When clients are cut off."""
+        return [(Interval(p.at, p.at + p.lasting), p.cut) for p in self.schedule if p.cut is not None]
+
     @property
     def retries(self) -> Retry | None:
         """The same as the links know it."""
         return None if self.retry is None else Retry(**self.retry.model_dump())
 
     def clashes(self) -> Iterator[Clash]:
-        """Yield delays that cannot be, and keys without those that give them a meaning."""
+        """Yield delays that cannot be, keys without those that give them a meaning, and a schedule out of order."""
         for direction in DIRECTIONS:
             way, own = self.way(direction), getattr(self, direction).model_fields_set
-            parts = frozenset({"delay", "jitter", "distribution", direction})
-            if way.distribution is not None and way.jitter is None:
-                at = (direction, "distribution") if "distribution" in own else ("distribution",)
-                yield Clash(parts, at, "no meaning without jitter; set jitter or leave it out")
-            elif way.held_up is not None:
-                at = next(((direction, k) for k in ("jitter", "distribution", "delay") if k in own), ("jitter",))
-                try:
-                    way.held_up.build()
-                except ValueError as error:
-                    yield Clash(parts, at, str(error))
-            if "tcp" in own and way.rate is None:
-                yield Clash(frozenset({"rate", direction}), (direction, "tcp"), _NO_TCP)
-        if self.tcp is not None and not any(self.way(direction).rate for direction in DIRECTIONS):
-            yield Clash(frozenset({"rate", "up", "down"}), ("tcp",), _NO_TCP)
+            yield from _clashes(way, own, (direction,))
+            parts = frozenset({"rate", "trace", "loss", "tcp", "burst", direction})
+
+            def at(key: str, own: frozenset[str] | set[str] = own, direction: str = direction) -> tuple[str, ...]:
+                return (direction, key) if key in own else (key,)
+
+            if way.rate is not None and way.trace is not None:
+                yield Clash(parts, at("trace"), "rate says it already; write one of the two")
+            if way.burst is not None and way.rate is None:
+                yield Clash(parts, at("burst"), "no meaning without rate; set rate or leave it out")
+            if way.tcp is not None and way.loss is not None and not way.tcp.build().takes_loss:
+                text = (
+                    f"no meaning with tcp {way.tcp.kind}, which does not know packet loss; write tcp: rounds, or mean"
+                )
+                yield Clash(parts, at("loss"), text)
+            if "tcp" in own and not (way.is_limited or way.loss):
+                yield Clash(parts, (direction, "tcp"), _NO_TCP)
+        ways = [self.way(direction) for direction in DIRECTIONS]
+        if self.tcp is not None and not any(way.is_limited or way.loss for way in ways):
+            yield Clash(frozenset({"rate", "trace", "loss", "up", "down"}), ("tcp",), _NO_TCP)
+        yield from self._phase_clashes()
+
+    def _phase_clashes(self) -> Iterator[Clash]:
+        usual, keys, end = {d: self.way(d) for d in DIRECTIONS}, frozenset({"schedule", "up", "down"}), 0.0
+        for place, phase in enumerate(self.schedule):
+            at = ("schedule", place)
+            if phase.at < end:
+                text = f"begins at {phase.at:g}s, before the one above it ends at {end:g}s; write them in order of time"
+                yield Clash(keys, (*at, "at"), text)
+            end = phase.at + phase.lasting
+            if phase.cut is None and not any(phase.of(direction) for direction in DIRECTIONS):
+                yield Clash(keys, at, "nothing is different meanwhile; write e.g. up: {rate: 1Mbit/s}, or cut: {}")
+            for direction in DIRECTIONS:
+                changed = phase.of(direction)
+                if "rate" in changed and usual[direction].rate is None:
+                    text = "no meaning where the link itself has no constant rate; set rate there"
+                    yield Clash(
+                        keys,
+                        (*at, direction, "rate")
+                        if "rate" in getattr(phase, direction).model_fields_set
+                        else (*at, "rate"),
+                        text,
+                    )
+                way = Way.model_construct(**{key: getattr(usual[direction], key) for key in Way.model_fields} | changed)
+                yield from _clashes(way, set(getattr(phase, direction).model_fields_set), (*at, direction), keys)
+
+
+def _clashes(way: Way, own: set[str], at: tuple[str | int, ...], keys: frozenset[str] = frozenset()) -> Iterator[Clash]:
+    """Yield why a delay cannot be; `own` are the keys that stand at `at`, the others stand above it."""
+    parts = keys | {"delay", "jitter", "correlation", "distribution", str(at[-1])}
+    for key in ("distribution", "correlation"):
+        if getattr(way, key) is not None and getattr(way, key) != "constant" and way.jitter is None:
+            text = "no meaning without jitter; set jitter or leave it out"
+            yield Clash(parts, (*at, key) if key in own else (*at[:-1], key), text)
+            return
+    if way.held_up is not None:
+        place: str | None = next((k for k in ("jitter", "correlation", "distribution", "delay") if k in own), None)
+        try:
+            way.held_up.build()
+        except ValueError as error:
+            yield Clash(parts, (*at[:-1], "jitter") if place is None else (*at, place), str(error))
 
 
 _NO_TCP = "no meaning without rate, as a link without rate has no TCP; set rate or leave it out"
 
 
-class ServerWay(Keys):
-    """One direction of the server's link."""
-
-    not_built: ClassVar[frozenset[str]] = _LATER | {"delay", "jitter", "distribution", "drop", "tcp"}
-    rate: Annotated[Rate, Field(gt=0)] | None = None
-    """Bits per second, shared by all transfers in flight; without it there is no limit."""
-
-
-class ServerLink(ServerWay):
-    """The link that all clients share at the server's end."""
-
-    not_built: ClassVar[frozenset[str]] = _LATER | {"jitter", "distribution", "drop", "tcp", "stall", "retry"}
-    delay: Duration = 0.0
-    """One-way delay, added to the client's."""
-    up: ServerWay = ServerWay()
-    """From server to clients."""
-    down: ServerWay = ServerWay()
-    """From clients to server."""
-
-    def rate_of(self, direction: Direction) -> float | None:
-        """Return the bits per second in that direction, as seen from the server; None sets no limit."""
-        own: ServerWay = getattr(self, direction)
-        return own.rate if own.rate is not None else self.rate
+def with_preset(value: Any) -> Any:
+    """Return the mapping of a link with what its preset says beneath what it says itself."""
+    if not isinstance(value, dict) or not isinstance(value.get("preset"), str):
+        return value
+    try:
+        named = preset(value["preset"])
+    except LookupError as error:
+        raise faulty([Wrong(("preset",), str(error))]) from None
+    result: dict[str, Any] = {**named, **value}
+    for direction in DIRECTIONS:
+        beneath, own = named.get(direction, {}), value.get(direction, {})
+        if isinstance(own, dict):  # what an author says for both directions stands above what the preset says for one
+            said = {"rate", "trace"} if value.keys() & {"rate", "trace"} or own.keys() & {"rate", "trace"} else set()
+            said |= value.keys()
+            result[direction] = {k: v for k, v in beneath.items() if k not in said} | own
+    return result

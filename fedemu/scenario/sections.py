@@ -9,11 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from fedemu.keys import Clash, Keys, shown
+from fedemu.devices._base import Energy, Equipment, Memory, Straggler
+from fedemu.keys import Clash, Keys, instead, shown
 from fedemu.scenario.kind import Kind, KindOf
-from fedemu.scenario.link import Link, ServerLink
+from fedemu.scenario.link import Link, with_preset
+from fedemu.scenario.shared import ServerLink, Shared
 from fedemu.types import Training
-from fedemu.units import DURATIONS, Duration, Ratio
+from fedemu.units import DURATIONS, Duration, Power, Ratio, Size
 
 Count: TypeAlias = Annotated[int, Field(ge=1)]
 
@@ -109,16 +111,59 @@ class Rounds(Keys):
             yield Clash(frozenset({"quorum", "goal", "concurrency"}), ("quorum",), text)
 
 
+class StragglerKeys(Keys):
+    """Trainings that are slow by chance."""
+
+    probability: Ratio
+    """Chance that a training is slow."""
+    factor: Annotated[float, Field(ge=1)]
+    """How many times as long it takes then."""
+
+
+class EnergyKeys(Keys):
+    """What a device draws while it does what."""
+
+    compute: Power = 0.0
+    """While it trains."""
+    up: Power = 0.0
+    """While it sends."""
+    down: Power = 0.0
+    """While it receives."""
+
+
+class DeviceKeys(Keys):
+    """What the house reads beside a device's own keys."""
+
+    straggler: StragglerKeys | None = None
+    """Trainings that are slow by chance."""
+    memory: Annotated[Size, Field(gt=0)] | None = None
+    """What the device has for training; a model that does not fit is not trained."""
+    energy: EnergyKeys | None = None
+    """Power that it draws, which is counted."""
+
+
+def equipment(house: Mapping[str, Any]) -> Equipment:
+    """Return what stands around a device, from the keys that the house reads."""
+    straggler, memory, energy = (house[key] for key in ("straggler", "memory", "energy"))
+    return Equipment(
+        None if straggler is None else Straggler(**straggler.model_dump()),
+        None if memory is None else Memory(memory),
+        None if energy is None else Energy(**energy.model_dump()),
+    )
+
+
 class Group(Keys):
     """Like clients."""
 
-    not_built: ClassVar[frozenset[str]] = frozenset({"availability", "attack", "codec", "submodel", "data"})
+    not_built: ClassVar[frozenset[str]] = frozenset({"attack", "codec", "submodel", "data"})
     count: Count
     """Number of clients in the group."""
-    device: Annotated[Kind, KindOf("devices")] | None = None
+    device: Annotated[Kind, KindOf("devices", house=DeviceKeys)] | None = None
     """How long training takes; without it, no emulated time."""
-    link: Link = Link()
+    link: Annotated[Link, BeforeValidator(with_preset)] = Link()
     """The way to the server; without it, no delay and no limit."""
+    availability: Annotated[Kind, KindOf("availabilities")] | None = None
+    """When clients are online; default the scenario's."""
     training: TrainingKeys = TrainingKeys()
     """What is different here from the scenario's training."""
 
@@ -181,9 +226,7 @@ class Scenario(Keys):
             "codec",
             "targets",
             "variants",
-            "shared",
             "topology",
-            "availability",
             "attack",
             "submodel",
             "data",
@@ -212,6 +255,12 @@ class Scenario(Keys):
     """When the global model is evaluated."""
     rounds: Rounds = Rounds()
     """Who takes part in a round, and when it closes."""
+    availability: Annotated[Kind, KindOf("availabilities")] = Kind(
+        "availabilities", "always", {"after": 0.0, "until": None}
+    )
+    """When clients are online; default always."""
+    shared: dict[GroupName, Shared] = Field(default={})
+    """Pipes that groups share, by name; a link goes through one with via."""
     clients: Annotated[dict[GroupName, Group], Field(min_length=1)]
     """Groups of like clients, by name."""
     server: Server = Server()
@@ -246,7 +295,12 @@ class Scenario(Keys):
         return Training(**{**self.training.model_dump(), **own})
 
     def clashes(self) -> Iterator[Clash]:
-        """Yield rounds that these clients cannot hold."""
+        """Yield pipes that are not there, and rounds that these clients cannot hold."""
+        if {"shared", "clients"} <= self.__dict__.keys():
+            for name, group in self.clients.items():
+                if group.link.via is not None and group.link.via not in self.shared:
+                    text = f"{group.link.via!r} is not a pipe under shared; {instead(group.link.via, self.shared)}"
+                    yield Clash(frozenset({"shared", "clients"}), ("clients", name, "link", "via"), text)
         # where other sections are faulty, rounds and clients may be missing here: then there is nothing to say yet
         if not {"rounds", "clients"} <= self.__dict__.keys():
             return

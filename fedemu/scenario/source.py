@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
@@ -61,6 +62,19 @@ class Source:
         parent[str(loc[-1])] = value
         places.update((loc + below, place) for below in _locs(value))
         return Source(tree, places)
+
+
+FILES = frozenset({"trace", "file", "table"})
+"""Keys whose text is the name of a file."""
+
+
+def anchored(value: Any, folder: Path, key: str = "") -> Any:
+    """Return the value with the names of files made absolute, from a folder on."""
+    if isinstance(value, dict):
+        return {name: anchored(item, folder, str(name).rpartition(".")[2]) for name, item in value.items()}
+    if isinstance(value, list):
+        return [anchored(item, folder, key) for item in value]
+    return str(folder.absolute() / value) if key in FILES and isinstance(value, str) else value
 
 
 def _locs(value: Any) -> Iterator[Loc]:

@@ -37,7 +37,7 @@ from fedemu.net.emulated import EmulatedChannel, Meter
 from fedemu.net.grpc import GrpcTransport
 from fedemu.net.memory import MemoryTransport
 from fedemu.net.messages import Message, encode
-from fedemu.net.network import Network
+from fedemu.net.network import Network, Pipe, Route
 from fedemu.rng import stream
 from fedemu.scenario import load
 from fedemu.strategies._sgd import local_sgd
@@ -207,15 +207,17 @@ async def _emulated_trips(transport: MemoryTransport | GrpcTransport) -> float:
     """Return the real time that the clients take for their trips at once: an update there, an answer back."""
     clock = VirtualClock()
     names = [f"phones/{i}" for i in range(CLIENTS)]
-    network, exchange = Network(clock, {f"{name} up": 10e6 for name in names}), Exchange(clock)
+    network, exchange = Network(clock, {f"{name} up": Pipe(10e6) for name in names}), Exchange(clock)
     link = (("delay", delay(delay=0.01)),)
 
     def up(name: str, conversation: Conversation) -> EmulatedChannel:
-        path = behind.Path(f"{name} up", Way((), link, 10e6, none(), 0.01), [f"{name} up"], 0.02, 10e6)
+        path = behind.Path(
+            f"{name} up", [(0.0, Way((), link, rate=10e6, delay=0.01, rtt=0.02))], none, Route([f"{name} up"])
+        )
         return EmulatedChannel(exchange.clients_end(name, conversation), path, network, clock, _no_draw)
 
     def down(name: str, conversation: Conversation) -> EmulatedChannel:
-        path = behind.Path(f"{name} down", Way((), link, None, none(), 0.01), [], 0.02, 0.0)
+        path = behind.Path(f"{name} down", [(0.0, Way((), link, delay=0.01, rtt=0.02))], none)
         return EmulatedChannel(exchange.servers_end(name, conversation), path, network, clock, _no_draw)
 
     async def serve(channel: Channel) -> None:

@@ -66,7 +66,7 @@ def test_each_phase_is_told_as_soon_as_it_is_known() -> None:
 def test_an_update_that_is_not_used_does_not_wait() -> None:
     """Late is said at once, unused when the run ends: no round closes with it."""
     for reason in ("late", "unused"):
-        lost = UpdateLost(**about(9.0), reason=reason, wasted=210, unsent_down=0, unsent_up=0)
+        lost = UpdateLost(**about(9.0), reason=reason, wasted=210)
         assert phases((*trip(0.0), lost, closed(12.0))) == TOLD
 
 
@@ -78,11 +78,11 @@ def test_an_update_waits_through_a_failed_round() -> None:
 
 def test_a_second_task_in_a_round_does_not_disturb_the_first() -> None:
     """Without a barrier: taken at 9 s, asked again at 9 s, cut off at 13 s; the first waits until 15 s."""
-    cut = UpdateLost(**about(13.0), reason="client left: reset", wasted=200, unsent_down=0, unsent_up=0)
-    never = UpdateLost(**about(13.0), reason="client left: reset", wasted=0, unsent_down=0, unsent_up=0)
+    cut = UpdateLost(**about(13.0), reason="client left: reset", wasted=200)
+    never = UpdateLost(**about(13.0), reason="client left: reset", wasted=0)
     assert phases((*trip(0.0), *trip(9.0)[:3], cut, closed(15.0))) == [*TOLD, spent("download", 3), spent("wait", 6)]
     # or its update comes at 18 s, just before the round closes with the first at 20 s
-    late = UpdateLost(**about(18.0), reason="late", wasted=310, unsent_down=0, unsent_up=0)
+    late = UpdateLost(**about(18.0), reason="late", wasted=310)
     assert phases((*trip(0.0), *trip(9.0), late, closed(20.0))) == [*TOLD, *TOLD, spent("wait", 11)]
     # or it was taken back before it was sent
     assert phases((*trip(0.0), never, closed(15.0))) == [*TOLD, spent("wait", 6)]

@@ -85,7 +85,7 @@ def test_a_scenario_is_read_to_the_number(file: Path) -> None:
     assert s.clients["phones"].link.way("up").delay == s.clients["phones"].link.way("down").delay == 0.04
     assert s.clients["phones"].link.way("down").rate is None
     assert s.clients["laptops"].link.way("up").held_up is None
-    assert (s.server.link.rate_of("up"), s.server.link.rate_of("down")) == (1e9, None)
+    assert (s.server.link.way("up").rate, s.server.link.way("down").rate) == (1e9, None)
     assert s.training_in("phones") == Training(epochs=1, batch_size=32, lr=0.1, momentum=0.0)
     assert pickle.loads(pickle.dumps(s)) == s
 
@@ -126,22 +126,16 @@ def test_a_direction_overrides_what_holds_for_both(file: Path, link: str, up: An
 
 def test_words_and_mappings_say_the_same(file: Path) -> None:
     """A plain drop is the request's; tcp is a kind; retry: none is none; the default is five tries."""
-    link = "{rate: 1Mbit/s, drop: 2%, tcp: slow-start, down: {drop: {request: 0.02}, tcp: {kind: slow-start}}}"
+    link = "{rate: 1Mbit/s, drop: 2%, tcp: slow-start, down: {drop: {request: 0.02}, tcp: {model: slow-start}}}"
     s = load(file, [("clients.laptops.link", link), ("clients.phones.link.retry", "none")]).cells[0].scenario
     up, down = (s.clients["laptops"].link.way(d) for d in ("up", "down"))
     assert up == down
     assert up.drop is not None
     assert up.drop.params == {"request": 0.02, "response": 0.0}
     assert up.tcp is not None
-    assert up.tcp.params == {"iw": 10}
+    assert up.tcp.params == {"iw": 10, "memory": True}
     assert s.clients["phones"].link.retries is None
     assert s.clients["laptops"].link.retries == Retry()
-
-
-def test_the_laws_of_a_delay_are_those_of_its_stage() -> None:
-    """The link's keys repeat those of links/delay.py; here they are held together."""
-    laws = parameters(find("links", "delay")).model_fields["distribution"].annotation
-    assert get_args(get_args(Way.model_fields["distribution"].annotation)[0]) == get_args(laws)
 
 
 @pytest.mark.parametrize(
@@ -238,21 +232,10 @@ def test_a_fault_stands_at_its_line(file: Path, old: str, new: str, line: int, k
         ("name: base", "codec: {up: {kind: topk}}"),
         ("name: base", "variants: {a: {}}"),
         ("name: base", "targets: {accuracy: [50%]}"),
-        ("name: base", "shared: {cell: {up: {rate: 1Mbit/s}}}"),
         ("name: base", "topology: {kind: ring}"),
-        ("    count: 4", "    count: 4\n    availability: {kind: diurnal}"),
         ("    count: 4", "    count: 4\n    attack: {kind: flip}"),
         ("    count: 4", "    count: 4\n    submodel: {width: 25%}"),
         ("    count: 4", "    count: 4\n    data: {share: 5%}"),
-        ("delay: 40ms", "loss: 0.5%"),
-        ("delay: 40ms", "correlation: 25%"),
-        ("delay: 40ms", "reset: 0.5%"),
-        ("delay: 40ms", "outage: {every: 10min, lasting: 30s}"),
-        ("delay: 40ms", "schedule: []"),
-        ("delay: 40ms", "via: cell_7"),
-        ("delay: 40ms", "preset: 4g"),
-        ("rate: 5Mbit/s", "burst: 15kB"),
-        ("rate: 5Mbit/s", "trace: file"),
         ("server:\n", "server:\n  device: {kind: constant}\n"),
         ("name: base", "evaluate: {per_client: true}"),
     ],
@@ -271,7 +254,7 @@ def test_all_faults_come_at_once_in_the_order_of_the_file(file: Path) -> None:
         ("model: {kind: softmax}", "modle: {kind: softmax}"),
         ("lr: 0.1", "lr: true"),
         ("fraction: 50%", "concurrency: 30\n  deadline: 5"),
-        ("delay: 40ms", "jitter: 5ms\n      loss: 1%"),
+        ("delay: 40ms", "jitter: 5ms\n      limit: 10"),
     )
     assert [(f.line, f.key) for f in faults(file)] == [
         (4, "partition.kind"),
@@ -279,7 +262,7 @@ def test_all_faults_come_at_once_in_the_order_of_the_file(file: Path) -> None:
         (8, "training.lr"),
         (11, "rounds.deadline"),
         (16, "clients.phones.link.jitter"),
-        (17, "clients.phones.link.loss"),
+        (17, "clients.phones.link.limit"),
     ]
 
 
@@ -315,7 +298,7 @@ def test_sets_replace_and_add(file: Path) -> None:
     assert (s.seed, s.clock, s.transport, s.stop.time, s.training.lr) == (7, "real", "grpc", 3600.0, 0.001)
     assert s.clients["phones"].link.way("down").delay == 0.08
     assert s.strategy.params == {"weighting": "uniform"}
-    assert s.server.link.rate_of("down") == 2e9
+    assert s.server.link.way("down").rate == 2e9
     assert cells[0].resolved["clients"]["phones"]["link"]["delay"] == "80ms"
 
 

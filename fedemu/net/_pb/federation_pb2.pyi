@@ -130,16 +130,14 @@ class Cancel(_message.Message):
     def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ...) -> None: ...
 
 class Abandoned(_message.Message):
-    __slots__ = ("assignment", "reason", "sent", "unsent")
+    __slots__ = ("assignment", "reason", "sent")
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     SENT_FIELD_NUMBER: _ClassVar[int]
-    UNSENT_FIELD_NUMBER: _ClassVar[int]
     assignment: Assignment
     reason: str
     sent: int
-    unsent: int
-    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., reason: _Optional[str] = ..., sent: _Optional[int] = ..., unsent: _Optional[int] = ...) -> None: ...
+    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., reason: _Optional[str] = ..., sent: _Optional[int] = ...) -> None: ...
 
 class Goodbye(_message.Message):
     __slots__ = ("reason",)

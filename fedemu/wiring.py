@@ -1,0 +1,169 @@
+"""From a scenario's links to what a run is made of: the pipes that there are, and each client's path through them.
+
+Directions are named from the node that they are written under: what a client sends goes through its own `up`, that of
+the pipe that it goes via, and the server's `down`.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+from fedemu.links._base import Stage, Way
+from fedemu.links._bucket import Bucket
+from fedemu.links._spells import Spells
+from fedemu.links.delay import delay
+from fedemu.net.emulated import Path
+from fedemu.net.network import Pipe, Route
+from fedemu.rng import stream
+from fedemu.scenario import Scenario
+from fedemu.scenario.link import DIRECTIONS, Direction, Link, TraceKeys
+from fedemu.scenario.link import Way as WayKeys
+from fedemu.scenario.shared import Shared
+from fedemu.types import ClientId, Interval, Rng, Seconds
+
+BIN = 0.1
+"""Seconds over which a recorded rate is averaged where several transfers share it."""
+
+
+class Wiring:
+    """The links of a scenario.
+
+    Args:
+        scenario: Who there is, and behind what.
+        clients: All of them.
+        apart: Clients are processes of their own. A client then cannot know who else uses the pipes that it shares, so
+            that what it sends crosses them where it arrives.
+    """
+
+    def __init__(self, scenario: Scenario, clients: Iterable[ClientId], *, apart: bool) -> None:
+        self._scenario, self._server, self._apart = scenario, scenario.server.link, apart
+        self.pipes = dict(self._shared_pipes())
+        for client in clients:
+            for direction in DIRECTIONS:
+                way = self._link(client).way(direction)
+                if way.rate is not None:
+                    self.pipes[f"{client} {direction}"] = Pipe(way.rate, self._changes(client, direction))
+
+    def path(self, client: ClientId, direction: Direction) -> Path:
+        """Return what stands between the two ends of a client's connection in one direction."""
+        link = self._link(client)
+        way = link.way(direction)
+        own = [f"{client} {direction}"] if way.rate is not None else []
+        shared = [] if self._apart and direction == "up" else self.crossed(client, direction)
+        recorded = None
+        if way.trace is not None:
+            trace = way.trace.read()
+            offset = self._offset(way.trace, trace.duration, client, direction)
+
+            def recorded(start: Seconds, size: float) -> Seconds:
+                return trace.finish(start, math.ceil(size), offset)
+
+        return Path(
+            name=f"{client} {direction}",
+            periods=self._periods(link, client, direction),
+            tcp=link.model(direction).build,
+            route=Route((*own, *shared), recorded),
+            bucket=None if way.burst is None or way.rate is None else Bucket(way.rate, way.burst),
+            spells=self._spells(link, client),
+        )
+
+    def crossed(self, client: ClientId, direction: Direction) -> Sequence[str]:
+        """Return the pipes that a client's messages in that direction share with those of others."""
+        names = [f"server {'down' if direction == 'up' else 'up'}"]
+        if (via := self._link(client).via) is not None:
+            names.insert(0, f"via {via} {direction}")
+        return [name for name in names if name in self.pipes]
+
+    # --- pipes
+
+    def _shared_pipes(self) -> Iterator[tuple[str, Pipe]]:
+        places = [("server", self._server), *((f"via {name}", pipe) for name, pipe in self._scenario.shared.items())]
+        for place, shared in places:
+            for direction in DIRECTIONS:
+                pipe = self._shared_pipe(f"{place} {direction}", shared, direction)
+                if pipe is not None:
+                    yield f"{place} {direction}", pipe
+
+    def _shared_pipe(self, name: str, shared: Shared, direction: Direction) -> Pipe | None:
+        way = shared.way(direction)
+        traffic = () if way.background is None else way.background.build()(self._stream("background", name))
+        if way.trace is not None:
+            trace = way.trace.read()
+            return Pipe(trace.rate, trace.rates(BIN, self._offset(way.trace, trace.duration, name)), traffic)
+        if way.rate is None:
+            return None
+        changes = []
+        for phase in shared.schedule:
+            rate = phase.rate_of(direction)
+            if rate is not None:
+                changes += [(phase.at, rate), (phase.at + phase.lasting, way.rate)]
+        return Pipe(way.rate, changes, traffic)
+
+    def _changes(self, client: ClientId, direction: Direction) -> Sequence[tuple[Seconds, float]]:
+        """Return the rates that the schedule of a client's own link asks for."""
+        periods = self._link(client).periods(direction)[1:]
+        return [(period.at, period.way.rate) for period in periods if period.way.rate is not None]
+
+    # --- paths
+
+    def _periods(self, link: Link, client: ClientId, direction: Direction) -> Sequence[tuple[Seconds, Way]]:
+        built: dict[int, Way] = {}  # what holds again is the same, with its memory
+        result = []
+        for at, keys in link.periods(direction):
+            if id(keys) not in built:
+                built[id(keys)] = self._way(link, keys, client, direction, at)
+            result.append((at, built[id(keys)]))
+        return result
+
+    def _way(self, link: Link, keys: WayKeys, client: ClientId, direction: Direction, at: Seconds) -> Way:
+        departure: list[tuple[str, Stage]] = []
+        arrival: list[tuple[str, Stage]] = []
+        if direction == "up" and link.stall is not None:
+            departure.append(("stall", link.stall.build()))
+        if keys.reset is not None:
+            departure.append(("reset", keys.reset.build()))
+        if keys.held_up is not None:
+            arrival.append(("delay", keys.held_up.build()))
+        if self._server.delay:
+            arrival.append(("server delay", delay(delay=self._server.delay)))
+        if keys.stage is not None:
+            arrival.append(("stage", keys.stage.build()))
+        if keys.drop is not None:
+            arrival.append(("drop", keys.drop.build()))
+        rates = [self.pipes[name].rate for name in self.crossed(client, direction)]
+        if keys.rate is not None:
+            rates.append(keys.rate)
+        if keys.trace is not None:
+            rates.append(keys.trace.read().rate)
+        return Way(
+            departure=tuple(departure),
+            arrival=tuple(arrival),
+            loss=None if keys.loss is None else keys.loss.build(),
+            rate=min(rates, default=float("inf")),
+            delay=(keys.delay or 0.0) + self._server.delay,
+            rtt=sum(self._delay(link, way, at) for way in DIRECTIONS),
+        )
+
+    def _delay(self, link: Link, direction: Direction, at: Seconds) -> Seconds:
+        now = [period.way for period in link.periods(direction) if period.at <= at][-1]
+        return (now.delay or 0.0) + self._server.delay
+
+    def _spells(self, link: Link, client: ClientId) -> Spells | None:
+        kinds: list[tuple[Iterable[Interval], bool]] = []
+        if link.outage is not None:
+            outage = link.outage.build()(self._stream("outage", client))
+            kinds.append((outage, link.outage.house["mode"] == "refuse"))
+        for interval, cut in link.cuts:
+            if self._stream("cut", client, round(interval.start * 1e9)).random() < cut.share:
+                kinds.append(([interval], cut.mode == "refuse"))
+        return Spells(kinds) if kinds else None
+
+    def _offset(self, trace: TraceKeys, duration: Seconds, *name: str) -> Seconds:
+        if trace.offset == "random":
+            return float(self._stream("trace", *name).uniform(0, duration))
+        return trace.offset
+
+    def _link(self, client: ClientId) -> Link:
+        return self._scenario.clients[client.partition("/")[0]].link
+
+    def _stream(self, *name: str | int) -> Rng:
+        return stream(self._scenario.seed, "link", *name)
