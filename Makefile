@@ -24,7 +24,7 @@ test: setup  ## run the test suite, without the slow tests
 	$(BIN)/pytest -q
 
 test-slow: setup  ## run the slow tests: processes, large models
-	$(BIN)/pytest -q -m slow
+	$(BIN)/pytest -q -rs -m slow
 
 test-all: test test-slow  ## run every test
 

@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from fedemu.proxying import link
 from fedemu.proxying.service import Service
 from fedemu.registry import ROOMS, Description, describe
 from fedemu.scenario import Cell, Experiment, Scenario, load, schema
+from fedemu.scenario.presets import PRESETS
 from fedemu.units import Duration
 
 
@@ -92,12 +93,8 @@ def _arguments() -> argparse.ArgumentParser:
         proxy.add_argument(option, required=True, type=_address, metavar="ADDR", help=f"{text}: host:port or unix:PATH")
     proxy.add_argument("--link", required=True, metavar="LINK", help="link file (YAML): what stands under link: there")
     proxy.add_argument("--seed", type=_SEED, default=1, metavar="N", help="of all random draws; default 1")
-    pipes = proxy.add_mutually_exclusive_group()
-    pipes.add_argument(
-        "--per", choices=["connection"], default="connection", help="each connection has pipes of its own (default)"
-    )
-    pipes.add_argument(
-        "--shared", action="store_const", dest="per", const="all", help="all connections share the pipes, max-min fair"
+    proxy.add_argument(
+        "--shared", action="store_true", help="all connections share the pipes, max-min fair; else each has its own"
     )
     proxy.add_argument(
         "--control", type=_address, metavar="ADDR", help="look at it and change its link here, over HTTP"
@@ -110,7 +107,8 @@ def _arguments() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
 
     kinds = commands.add_parser("kinds", help="list every kind with its parameters, units and defaults")
-    kinds.add_argument("room", nargs="?", choices=sorted(ROOMS), metavar="ROOM", help=f"one of {', '.join(ROOMS)}")
+    rooms = [*ROOMS, "presets"]
+    kinds.add_argument("room", nargs="?", choices=rooms, metavar="ROOM", help=f"one of {', '.join(rooms)}")
     kinds.set_defaults(command=_kinds)
 
     commands.add_parser("schema", help="print the JSON Schema of scenario files").set_defaults(command=_schema)
@@ -261,6 +259,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         if getattr(arguments, written) is None and said.get(written, answer) != answer:
             fault = f"{said[written]!r} cannot be served; leave it out, or say --clock real --transport grpc"
             raise ScenarioError([Fault(arguments.scenario, 1, written, fault)])
+    if "availability" in said or any("availability" in group for group in said["clients"].values()):
+        fault = "clients elsewhere come and go by themselves; leave it out, or use run"
+        raise ScenarioError([Fault(arguments.scenario, 1, "availability", fault)])
     plan = _load(arguments, "real", "grpc")
     cell = _only(plan, arguments, "served")
     with experiment.workers(cell.scenario) as compute, _watched(cell, arguments) as observers:
@@ -300,7 +301,7 @@ def _proxy(arguments: argparse.Namespace) -> int:
         upstream=arguments.upstream,
         link=link.load(arguments.link),
         seed=arguments.seed,
-        shared=arguments.per == "all",
+        shared=arguments.shared,
         control=arguments.control,
         metrics_port=arguments.metrics_port,
         announce=lambda text: _tell(f"fedemu: {text}"),
@@ -345,9 +346,24 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _kinds(arguments: argparse.Namespace) -> int:
-    rooms = [arguments.room] if arguments.room else ROOMS
-    _say("\n\n".join("\n".join([room, *(_paragraph(kind) for kind in describe(room))]) for room in rooms))
+    rooms = [arguments.room] if arguments.room else [*ROOMS, "presets"]
+    _say("\n\n".join("\n".join([room, *_paragraphs(room)]) for room in rooms))
     return 0
+
+
+def _paragraphs(room: str) -> Iterator[str]:
+    if room == "presets":
+        for name, preset in PRESETS.items():
+            yield f"  {name:<14} {_flow(preset.link)}\n      source: {preset.source}"
+    else:
+        yield from map(_paragraph, describe(room))
+
+
+def _flow(value: object) -> str:
+    """Write a mapping as YAML in one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+    return str(value)
 
 
 def _paragraph(kind: Description) -> str:

@@ -5,7 +5,7 @@ the pipe that it goes via, and the server's `down`.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fedemu.links._base import Stage, Way
 from fedemu.links._bucket import Bucket
@@ -22,6 +22,45 @@ from fedemu.types import ClientId, Interval, Rng, Seconds
 
 BIN = 0.1
 """Seconds over which a recorded rate is averaged where several transfers share it."""
+
+
+def periods(
+    link: Link, direction: Direction, way: Callable[[WayKeys, Seconds], Way], since: Seconds = 0.0
+) -> Sequence[tuple[Seconds, Way]]:
+    """Return what holds in one direction of a link from which time on.
+
+    Args:
+        link: Its keys.
+        direction: Of them.
+        way: Makes what holds from some time of the link on.
+        since: When time 0 of the link is.
+    """
+    built: dict[int, Way] = {}  # what holds again is the same, with its memory
+    result = []
+    for at, keys in link.periods(direction):
+        if id(keys) not in built:
+            built[id(keys)] = way(keys, at)
+        result.append((since + at, built[id(keys)]))
+    return result
+
+
+def spells(link: Link, draw: Callable[..., Rng], since: Seconds = 0.0) -> Spells | None:
+    """Return when a link is down, the same in both directions; None if it never is.
+
+    Args:
+        link: Its keys.
+        draw: Makes the random stream of a name.
+        since: When time 0 of the link is.
+    """
+    kinds: list[tuple[Iterable[Interval], bool]] = []
+    if link.outage is not None:
+        kinds.append((link.outage.build()(draw("outage")), link.outage.house["mode"] == "refuse"))
+    for interval, cut in link.cuts:
+        if draw("cut", round(interval.start * 1e9)).random() < cut.share:
+            kinds.append(([interval], cut.mode == "refuse"))
+    if not kinds:
+        return None
+    return Spells([((Interval(a + since, b + since) for a, b in intervals), refuses) for intervals, refuses in kinds])
 
 
 class Wiring:
@@ -59,11 +98,11 @@ class Wiring:
 
         return Path(
             name=f"{client} {direction}",
-            periods=self._periods(link, client, direction),
+            periods=periods(link, direction, lambda keys, at: self._way(link, keys, client, direction, at)),
             tcp=link.model(direction).build,
             route=Route((*own, *shared), recorded),
             bucket=None if way.burst is None or way.rate is None else Bucket(way.rate, way.burst),
-            spells=self._spells(link, client),
+            spells=spells(link, lambda *name: self._stream(*name, client)),
         )
 
     def crossed(self, client: ClientId, direction: Direction) -> Sequence[str]:
@@ -105,15 +144,6 @@ class Wiring:
 
     # --- paths
 
-    def _periods(self, link: Link, client: ClientId, direction: Direction) -> Sequence[tuple[Seconds, Way]]:
-        built: dict[int, Way] = {}  # what holds again is the same, with its memory
-        result = []
-        for at, keys in link.periods(direction):
-            if id(keys) not in built:
-                built[id(keys)] = self._way(link, keys, client, direction, at)
-            result.append((at, built[id(keys)]))
-        return result
-
     def _way(self, link: Link, keys: WayKeys, client: ClientId, direction: Direction, at: Seconds) -> Way:
         departure: list[tuple[str, Stage]] = []
         arrival: list[tuple[str, Stage]] = []
@@ -146,16 +176,6 @@ class Wiring:
     def _delay(self, link: Link, direction: Direction, at: Seconds) -> Seconds:
         now = [period.way for period in link.periods(direction) if period.at <= at][-1]
         return (now.delay or 0.0) + self._server.delay
-
-    def _spells(self, link: Link, client: ClientId) -> Spells | None:
-        kinds: list[tuple[Iterable[Interval], bool]] = []
-        if link.outage is not None:
-            outage = link.outage.build()(self._stream("outage", client))
-            kinds.append((outage, link.outage.house["mode"] == "refuse"))
-        for interval, cut in link.cuts:
-            if self._stream("cut", client, round(interval.start * 1e9)).random() < cut.share:
-                kinds.append(([interval], cut.mode == "refuse"))
-        return Spells(kinds) if kinds else None
 
     def _offset(self, trace: TraceKeys, duration: Seconds, *name: str) -> Seconds:
         if trace.offset == "random":

@@ -1,8 +1,9 @@
 """The link of a proxy: the mapping that stands under `link` in a scenario, but for what has no meaning for bytes."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path as File
 from typing import Any
 
@@ -12,7 +13,6 @@ from fedemu.errors import Fault, ScenarioError
 from fedemu.keys import Loc, Wrong, worded
 from fedemu.links._base import Way
 from fedemu.links._bucket import Bucket
-from fedemu.links._spells import Spells
 from fedemu.links._trace import Trace
 from fedemu.links.tcp.none import none
 from fedemu.net.emulated import Path
@@ -21,7 +21,8 @@ from fedemu.rng import stream
 from fedemu.scenario.link import DIRECTIONS, Direction, Link, with_preset
 from fedemu.scenario.link import Way as WayKeys
 from fedemu.scenario.source import Place, Source, anchored, first_comment, read
-from fedemu.types import Interval, Seconds
+from fedemu.types import Seconds
+from fedemu.wiring import periods, spells
 
 _TCP = "the two ends have a real TCP, to which an emulated one would only be added; leave it out"
 _REFUSED: Mapping[str, str] = {
@@ -58,8 +59,6 @@ class LinkFile:
             since: When the link was put in place: its schedule, outages and traces begin then.
         """
         keys, rtt = self.keys.way(direction), sum(self.keys.way(each).delay or 0.0 for each in DIRECTIONS)
-        periods = self.keys.periods(direction)
-        built = {id(way): self._way(direction, way, rtt) for _, way in periods}  # what holds again keeps its memory
         recorded = None
         if keys.trace is not None:
             trace, offset = self.traces[direction], keys.trace.offset
@@ -68,11 +67,11 @@ class LinkFile:
             recorded = Backlog(trace, offset, since)
         return Path(
             name=direction,
-            periods=[(since + at, built[id(way)]) for at, way in periods],
+            periods=periods(self.keys, direction, lambda way, _: self._way(direction, way, rtt), since),
             route=Route([] if keys.rate is None else [direction], recorded),
             bucket=None if keys.burst is None or keys.rate is None else Bucket(keys.rate, keys.burst, since=since),
             tcp=none,
-            spells=self._spells(connection, seed, since),
+            spells=spells(self.keys, partial(stream, seed, "proxy", connection), since),
         )
 
     def pipes(self, since: Seconds) -> Mapping[str, Pipe]:
@@ -94,17 +93,6 @@ class LinkFile:
             delay=keys.delay or 0.0,
             rtt=rtt,
         )
-
-    def _spells(self, connection: int, seed: int, since: Seconds) -> Spells | None:
-        """Return when the link is down, the same in both directions."""
-        kinds: list[tuple[Iterable[Interval], bool]] = []
-        if self.keys.outage is not None:
-            intervals = self.keys.outage.build()(stream(seed, "proxy", connection, "outage"))
-            kinds.append((_later(intervals, since), self.keys.outage.house["mode"] == "refuse"))
-        for place, (interval, cut) in enumerate(self.keys.cuts):
-            if stream(seed, "proxy", connection, "cut", place).random() < cut.share:
-                kinds.append((_later([interval], since), cut.mode == "refuse"))
-        return Spells(kinds) if kinds else None
 
 
 class Backlog:
@@ -128,10 +116,6 @@ class Backlog:
         finish = self._trace.finish(self._begin - self._since, math.ceil(self._size), self._offset)
         self._end = max(start, self._since + finish)
         return self._end
-
-
-def _later(intervals: Iterable[Interval], by: Seconds) -> Iterator[Interval]:
-    return (Interval(start + by, end + by) for start, end in intervals)
 
 
 def load(path: str | File) -> LinkFile:

@@ -115,8 +115,9 @@ def check(cells: list[Cell], model: Callable[[Cell], float], *, median: float, w
 def test_slow_start_takes_the_kernels_time_without_loss(clean: list[Cell]) -> None:
     """Within 3 % in the median over 22 cells, and 15 % in the worst.
 
-    That is 1 MB at 10 Mbit/s and 100 ms, whose last window overflows the queue and is mended. Elsewhere most of what is
-    missing is gRPC's own millisecond. Size over bandwidth, what simulators take, fails the same check.
+    The worst is 1 MB at 10 Mbit/s and 100 ms, whose last window overflows the queue: mending that takes up to 180 ms.
+    Elsewhere the kernel is slower by a millisecond or two of gRPC's own, and by what else a full queue costs. Size over
+    bandwidth, what simulators take, fails the same check.
     """
     assert len(clean) == 22
     report(clean, lambda cell: cell.model(slow_start()))
@@ -126,7 +127,7 @@ def test_slow_start_takes_the_kernels_time_without_loss(clean: list[Cell]) -> No
 
 
 def test_rounds_take_the_kernels_mean_with_loss(lossy: list[Cell]) -> None:
-    """Within the 29 % that the model states as its worst: of 40 calls, a mean has a standard error of 4 to 8 %.
+    """Within the 29 % that the model states as its worst: the mean of 40 calls has a standard error of some 8 %.
 
     A model that does not know of the loss fails the same check.
     """

@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jsonschema
 import pytest
@@ -15,9 +15,7 @@ from ruamel.yaml.nodes import MappingNode, Node
 
 from fedemu.errors import Fault, ScenarioError
 from fedemu.links._base import Retry
-from fedemu.registry import find, parameters
 from fedemu.scenario import as_yaml, foreign, load, parse, schema
-from fedemu.scenario.link import Way
 from fedemu.scenario.source import read
 from fedemu.types import Training
 
