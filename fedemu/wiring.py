@@ -100,7 +100,7 @@ class Wiring:
             name=f"{client} {direction}",
             periods=periods(link, direction, lambda keys, at: self._way(link, keys, client, direction, at)),
             tcp=link.model(direction).build,
-            route=Route((*own, *shared), recorded),
+            route=Route((*own, *shared), recorded, link.weight),
             bucket=None if way.burst is None or way.rate is None else Bucket(way.rate, way.burst),
             spells=spells(link, lambda *name: self._stream(*name, client)),
         )

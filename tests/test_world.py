@@ -9,6 +9,7 @@ import torch
 from fedemu import experiment
 from fedemu.clock import RealClock
 from fedemu.compute.inline import inline
+from fedemu.events import TransferEnded
 from fedemu.learning import Recipe
 from fedemu.links._base import Sending, Way
 from fedemu.links.tcp.none import none
@@ -100,6 +101,27 @@ def test_only_what_the_client_sends_stalls(paths) -> None:
         "up": (["stall"], ["delay", "server delay", "drop"]),
         "down": ([], ["delay", "server delay", "drop"]),
     }
+
+
+def test_a_weight_is_a_share_of_a_full_pipe(tmp_path: Path) -> None:
+    """One pipe for two clients, weights 3 and 1: while both send, one has three quarters of it.
+
+    Equal bytes: the first is done after 4/3 of the time alone, the other after twice the time alone.
+    """
+    path = tmp_path / "weights.yaml"
+    text = SCENARIO.format(link="{weight: 3}", server="{down: {rate: 1Mbit/s}}", count=1, rounds=1)
+    path.write_text(
+        text.replace("  phones:", "  pads: {count: 1, device: {kind: constant, per_example: 10ms}}\n  phones:")
+    )
+    ends = {}
+    with inline()() as compute:
+        experiment.run(
+            load(path).cells[0],
+            compute,
+            observers=[lambda e: ends.update({e.group: e.at - e.began}) if isinstance(e, TransferEnded) else None],
+        )
+    alone = 8 * UP / 1e6
+    assert ends == pytest.approx({"phones": 4 / 3 * alone, "pads": 2 * alone}, abs=1e-6)
 
 
 def test_an_ideal_link_has_nothing_in_it(paths) -> None:

@@ -119,6 +119,7 @@ class EmulatedChannel:
         draw: Gives each stage its random stream.
         inbound: Pipes that incoming requests cross when they are here: a server in a process of its own knows how
             its clients share its link, and they do not.
+        tell: Told what came of each attempt to send.
     """
 
     def __init__(

@@ -32,6 +32,8 @@ class Route(NamedTuple):
     recorded: Callable[[Seconds, float], Seconds] | None = None
     """When the last of so many bytes, sent from some time on, has crossed a link whose rate was recorded; it has no
     other transfers in it. To the pipes this is a flow of that mean rate, which ends no earlier than the record says."""
+    weight: float = 1.0
+    """Its share of a full pipe is in proportion to this."""
 
 
 class Network:
@@ -61,7 +63,8 @@ class Network:
         done: asyncio.Future[Seconds] = asyncio.get_running_loop().create_future()
         self._live_until(start)
         self._waiting[transfer] = done
-        self._fluid.start(transfer, size, transfer.route.pipes, self._latest, cap=cap)
+        route = transfer.route
+        self._fluid.start(transfer, size, route.pipes, self._latest, cap=cap, weight=route.weight)
         self._arm()
         return await done
 

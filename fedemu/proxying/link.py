@@ -29,6 +29,7 @@ _REFUSED: Mapping[str, str] = {
     "drop": "a proxy sees bytes, not calls: to drop bytes of a TCP stream would only break it; write stall or reset",
     "retry": "a proxy sends nothing again, what stands behind it does; leave it out",
     "stage": "a proxy sees bytes, not messages; leave it out",
+    "weight": "connections share a proxy's pipes alike; leave it out",
     "via": "a proxy has no shared pipes of other groups; write the rate here, and start it with --shared",
     "loss": f"packets that are lost cost a stream time, which a TCP model tells; {_TCP}",
     "tcp": _TCP,

@@ -177,6 +177,8 @@ class Link(Way):
     """A link by name; keys beside it override its own."""
     via: str | None = None
     """A shared pipe that all transfers cross too, by its name under shared."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Share of full pipes that a transfer gets, in proportion to those of others."""
     stall: Annotated[Kind, KindOf("links", only="stall")] | None = None
     """Once per round, the client's answer is late by chance."""
     outage: Annotated[Kind, KindOf("links", only="outage", house=OutageKeys)] | None = None
