@@ -168,6 +168,7 @@ class _Play:
             door = asyncio.Lock()  # one after the other: what a socket takes must not show in who comes first
 
             async def enter(view: ClientView) -> EmulatedChannel:
+                await server.wait_until_gone(view.client)
                 async with door:
                     await lull()
                     conversation = Conversation(await transport.connect(address), limit=0)
@@ -176,15 +177,32 @@ class _Play:
                     return world.behind(view, "up", conversation)
 
             attendances: list[tuple[Attendance, asyncio.Task[None]]] = []
-            present = 0
+            present, staying = 0, len(world.views)
+
+            async def attend(attendance: Attendance) -> None:
+                nonlocal staying
+                await attendance.run()
+                staying -= 1
+                if not (staying or attendance.is_over or self._scenario.stop.time):
+                    raise RunError("all clients have left for good, and only clients could end this run; set stop.time")
+
+            def start() -> None:
+                clock.start()
+                for attendance, _ in attendances:
+                    attendance.start()
+
             for view, online in world.online():
                 participant = world.participant(view, lambda job: self._compute.train(self._recipe, job))
                 attendance = Attendance(participant, online, partial(enter, view), clock)
                 present += await attendance.begin()
-                attendances.append((attendance, clients.create_task(attendance.run(), name=view.client)))
-            await self._rounds(world, server, clock, present)
+                attendances.append((attendance, clients.create_task(attend(attendance), name=view.client)))
+
+            def end() -> None:
+                for attendance, _ in attendances:
+                    attendance.is_over = True
+
+            await self._rounds(world, server, clock, present, start, end)
             for attendance, task in attendances:
-                attendance.is_over = True
                 if attendance.is_away:
                     task.cancel()
 
@@ -195,7 +213,7 @@ class _Play:
         server = self._server(world, clock)
         async with GrpcTransport(listen).serve(server.serve) as address:
             announce(address)
-            await self._rounds(world, server, clock, len(world.views))
+            await self._rounds(world, server, clock, len(world.views), clock.start)
 
     def begin(self) -> None:
         """Open the log."""
@@ -220,8 +238,16 @@ class _Play:
             seed=self._scenario.seed,
         )
 
-    async def _rounds(self, world: World, server: Server, clock: Clock, present: int) -> None:
-        """Run the rounds, as soon as so many clients are there."""
+    async def _rounds(
+        self,
+        world: World,
+        server: Server,
+        clock: Clock,
+        present: int,
+        start: Callable[[], None],
+        over: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Run the rounds, as soon as so many clients are there; tell when time starts, and when the rounds are over."""
         scenario, learning = self._scenario, self._learning
         strategy = next(iter(learning.strategies.values()))
         cohort, policy = scenario.cohort, scenario.rounds
@@ -252,8 +278,9 @@ class _Play:
         for ready in [self._compute.warm(self._recipe) for _ in range(self._compute.workers)]:
             await finish(ready, clock, clock.now(), ("warm",))
         await server.wait_for_idle(present)
-        clock.start()
+        start()
         reason, end = await rounds.run()
+        over()
         await server.finish(reason)
         self.end(reason, end)
 

@@ -12,12 +12,20 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from fedemu.clock import Clock
+from fedemu.errors import RunError
 from fedemu.events import Evaluated, Observer, RoundClosed, RoundFailed, RoundStarted, TargetReached
 from fedemu.rng import stream
 from fedemu.server import Server
 from fedemu.sessions import Arrival, Assignment, Loss
 from fedemu.strategies._base import Strategy
 from fedemu.types import ClientId, Seconds, Selector, State, Vector
+
+PAUSE: Seconds = 1.0
+"""What a failed round takes at least: clients that cannot do anything would fail for ever in no time."""
+TIMELESS = 1000
+"""Rounds in a row that may take no time where nothing but time ends a run."""
+AT_ONCE: Seconds = 0.01
+"""A task that is lost so soon makes no room for another one in the same round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +106,15 @@ class Rounds:
         self._evaluate, self._every = evaluate, every
         self._clock, self._emit, self._seed = clock, emit, seed
         self._round = 0
+        self._timeless = 0
+        """Rounds in a row that took no time."""
         self._asked = 0
         self._closed = 0
         """The last round that made a model."""
         self._evaluated = -1
         """The round whose model was evaluated last."""
-        self._open: dict[Assignment, None] = {}
-        """At work, in the order in which they were asked; what comes of them matters."""
+        self._open: dict[Assignment, Seconds] = {}
+        """At work, and since when, in the order in which they were asked; what comes of them matters."""
         self._total = strategy.aggregate.start()
         self._taken: list[Assignment] = []
         """Whose updates are in the total. A failed round leaves them to the next."""
@@ -117,8 +127,12 @@ class Rounds:
             async with limit:
                 while self._stop.rounds is None or self._round < self._stop.rounds:
                     self._round += 1
+                    started = self._clock.now()
                     closed = await self._one_round()
+                    if not closed:
+                        await self._clock.sleep_until(started + PAUSE)
                     end = self._clock.now()
+                    self._see_that_time_passes(started, end)
                     due = self._every is not None and self._round - max(self._evaluated, 0) >= self._every
                     if closed and due and await self._reaches_target():
                         return "accuracy", end
@@ -131,6 +145,14 @@ class Rounds:
         if self._evaluated != self._closed and await self._reaches_target():
             reason = "accuracy"
         return reason, end
+
+    def _see_that_time_passes(self, started: Seconds, end: Seconds) -> None:
+        self._timeless = self._timeless + 1 if end == started and self._stop.rounds is None else 0
+        if self._timeless >= TIMELESS:
+            raise RunError(
+                f"{TIMELESS} rounds have taken no emulated time, and only time is sure to end this run; "
+                "give clients a device or a link, or set stop.rounds"
+            )
 
     async def _one_round(self) -> bool:
         """Return whether it closed with a new model."""
@@ -147,14 +169,15 @@ class Rounds:
                 overdue = True
             if outcome is None or outcome.assignment not in self._open:
                 continue
-            del self._open[outcome.assignment]
+            worked = self._clock.now() - self._open.pop(outcome.assignment)
             if isinstance(outcome, Arrival):
                 update = self._server.answer(outcome, late=False)
                 self._total = self._strategy.aggregate.add(self._total, update)
                 self._taken.append(outcome.assignment)
             else:
                 lost += 1
-            if not policy.barrier and not self._has_enough(overdue):
+            at_once = isinstance(outcome, Loss) and worked < AT_ONCE  # it would be so again, for ever
+            if not policy.barrier and not at_once and not self._has_enough(overdue):
                 self._ask()
         late, gone = self._close()
         now, count = self._clock.now(), len(self._taken)
@@ -180,7 +203,8 @@ class Rounds:
             extras = self._strategy.broadcast(
                 self._state, idle[client], stream(self._seed, "broadcast", client, self._asked)
             )
-            self._open[self._server.assign(idle[client], self._round, self.weights, extras)] = None
+            assignment = self._server.assign(idle[client], self._round, self.weights, extras)
+            self._open[assignment] = self._clock.now()
         return chosen
 
     async def _next(self, deadline: Seconds) -> Arrival | Loss | None:

@@ -79,6 +79,11 @@ class Server:
         while len(self.idle) < count:
             await self._change()
 
+    async def wait_until_gone(self, client: ClientId) -> None:
+        """Return when the client has no connection: it may be back before the server has heard that it left."""
+        while client in self._sessions:
+            await self._change()
+
     def assign(self, view: ClientView, round: int, weights: Vector, extras: Extras) -> Assignment:
         """Give an idle client a task; its outcome comes to the inbox."""
         session = self._sessions[view.client]

@@ -78,7 +78,7 @@ class Wiring:
         self.pipes = dict(self._shared_pipes())
         for client in clients:
             for direction in DIRECTIONS:
-                way = self._link(client).way(direction)
+                way = self._link(client).periods(direction)[0].way
                 if way.rate is not None:
                     self.pipes[f"{client} {direction}"] = Pipe(way.rate, self._changes(client, direction))
 

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from fedemu.client import Participant, join
 from fedemu.clock import VirtualClock, run
 from fedemu.devices._base import Device, Equipment, Work
 from fedemu.errors import NetworkError, PeerError, RunError
-from fedemu.events import UpdateLost, UpdateReceived, UpdateRejected
+from fedemu.events import TaskSent, UpdateLost, UpdateReceived, UpdateRejected
 from fedemu.links._base import Retry, Way
 from fedemu.links._spells import Spells
 from fedemu.links.delay import delay as delay_stage
@@ -290,16 +291,18 @@ def check(federation):
     times = [event.at for event in federation.events]
     assert times == sorted(times), "time goes back"
     outcomes = [e for e in federation.events if isinstance(e, UpdateReceived | UpdateLost | UpdateRejected)]
-    tasks = [(e.client, e.round) for e in federation.of("TaskSent", attempt=1)]
     unused = {(e.client, e.round) for e in outcomes if isinstance(e, UpdateLost) and e.reason == "unused"}
-    settled = [
-        (e.client, e.round)
-        for e, after in zip(outcomes, [*outcomes[1:], None], strict=True)
-        if not (isinstance(e, UpdateReceived) and (is_its_loss(after, e) or (e.client, e.round) in unused))
-        # given out and taken back in the same moment: never sent
-        and not (isinstance(e, UpdateLost) and (e.client, e.round) not in tasks)
-    ]
-    assert sorted(settled) == sorted(tasks), "a task without its one outcome"
+    tasks = [e for e in federation.events if isinstance(e, TaskSent) and e.attempt == 1]
+    left = Counter((e.client, e.round) for e in tasks)
+    for event, after in zip(outcomes, [*outcomes[1:], None], strict=True):
+        key = event.client, event.round
+        if isinstance(event, UpdateReceived) and (is_its_loss(after, event) or key in unused):
+            continue  # the outcome is the loss
+        if not left[key]:  # given out and taken back in the same moment: never sent
+            assert (type(event), getattr(event, "wasted", None)) == (UpdateLost, 0), "an outcome without a task"
+            continue
+        left[key] -= 1
+    assert not +left, "a task without its one outcome"
 
 
 def is_its_loss(event, received):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedemu.clock import VirtualClock, run
+from fedemu.devices._base import Energy, Equipment, Memory, Straggler
 from fedemu.devices.lognormal import lognormal
 from fedemu.errors import PeerError
 from fedemu.links._base import Retry
@@ -194,3 +195,41 @@ def test_a_cancel_after_all_is_done_changes_nothing(toy):
     assert out == [1.5]
     assert remembered(played) == [0, 1]
     assert not played.of("UpdateLost")
+
+
+def test_a_device_that_cannot_hold_the_model_says_so_and_stays(toy):
+    """Training needs 12 bytes: of 11 it is an event and a lost update in each round, of 12 it is trained."""
+    clients = {f"c/{size - 11}": toy.Client(equipment=Equipment(memory=Memory(size))) for size in (11, 12)}
+    played = toy.play(clients, stop={"rounds": 2})
+    told = [(e.at, e.client, e.round, e.needed, e.memory) for e in played.of("MemoryExceeded")]
+    assert told == [(0.0, "c/0", 1, 12, 11), (1.0, "c/0", 2, 12, 11)]
+    lost = [(e.at, e.client, e.round, e.reason) for e in played.of("UpdateLost")]
+    assert lost == [(0.0, "c/0", 1, "out of memory"), (1.0, "c/0", 2, "out of memory")]
+    assert [job.client for job in played.jobs] == ["c/1", "c/1"]
+    assert played.of("ClientLeft", client="c/0")[0].reason == "the run is over"
+
+
+def test_a_run_in_which_no_device_holds_the_model_ends(toy):
+    """On ideal links, where that takes no time: a round that failed is tried again 1 s after it began."""
+    small = {f"c/{slot}": toy.Client(equipment=Equipment(memory=Memory(11))) for slot in range(2)}
+    assert toy.play(small, stop={"rounds": 3}).at("RoundFailed") == [0.0, 1.0, 2.0]
+    played = toy.play(small, stop={"time": 2.5})
+    assert played.at("RoundFailed") == [0.0, 1.0, 2.0]
+    assert (played.reason, played.end) == ("time", 2.5)
+
+
+def test_energy_of_training_is_power_times_seconds(toy):
+    """2 W for 3 s and for 1.5 s; a training that is cut off tells nothing, as it has no TrainingFinished either."""
+    client = toy.Client(takes=(3.0, 1.5, 9.0), equipment=Equipment(energy=Energy(compute=2.0)))
+    played = toy.play({"c/0": client}, stop={"time": 6.0})
+    assert [(e.at, e.phase, e.joules) for e in played.of("EnergySpent")] == [
+        (3.0, "compute", 6.0),
+        (4.5, "compute", 3.0),
+    ]
+
+
+def test_a_straggler_takes_so_many_times_as_long(toy):
+    """Always: 3 times 2 s; never: 2 s."""
+    for probability, took in ((1.0, 6.0), (0.0, 2.0)):
+        client = toy.Client(takes=(2.0,), equipment=Equipment(straggler=Straggler(probability, 3.0)))
+        assert [e.duration for e in toy.play({"c/0": client}).of("TrainingFinished")] == [took]

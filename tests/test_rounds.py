@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fedemu.devices._base import Equipment, Memory
 from fedemu.links.stall import stall
 from fedemu.rounds import RoundPolicy
 
@@ -75,7 +76,7 @@ def test_an_update_that_is_stalled_at_the_close_was_never_sent(toy):
     played = with_straggler(toy, up=toy.way(before=[("stall", stall(probability=1.0, duration=4.0))]))
     lost = played.the("UpdateLost")
     ended = played.the("TransferEnded", client="c/1", direction="up")
-    assert (ended.at, ended.began, ended.outcome, ended.bytes) == (3.0, 5.0, "cut", 0)
+    assert (ended.at, ended.began, ended.outcome, ended.bytes) == (3.0, 3.0, "cut", 0)  # it was not to begin before 5 s
     assert lost.wasted == played.the("TaskSent", client="c/1").bytes
 
 
@@ -385,3 +386,20 @@ def test_the_last_evaluation_names_the_round_that_made_the_model(toy):
     """Rounds take 1 s each and are evaluated every 4th; at 6.5 s the model is the 6th round's, though the 7th runs."""
     played = toy.play({"c/0": toy.Client(takes=(1.0,))}, stop={"time": 6.5}, every=4)
     assert [e.round for e in played.of("Evaluated")] == [4, 6]
+
+
+def test_clients_that_can_do_nothing_do_not_spin_rounds(toy):
+    """Too little memory on an ideal link: a failed round takes a second at least, so that three end at 3 s."""
+    small = Equipment(memory=Memory(11))
+    played = toy.play({"c/0": toy.Client(equipment=small)}, stop={"time": 3.0})
+    assert [event.at for event in played.of("RoundFailed")] == [0.0, 1.0, 2.0]
+    assert [event.needed for event in played.of("MemoryExceeded")] == [12, 12, 12]
+    assert {event.reason for event in played.of("UpdateLost")} == {"out of memory"}
+
+
+def test_a_task_that_is_lost_at_once_makes_no_room_without_a_barrier(toy):
+    """c/0 gives its task back in no time, for ever; c/1 works, and its updates close the rounds."""
+    clients = {"c/0": toy.Client(equipment=Equipment(memory=Memory(11))), "c/1": toy.Client()}
+    played = toy.play(clients, policy={"goal": 1, "barrier": False, "late": "keep"}, stop={"rounds": 3})
+    assert [event.at for event in played.of("RoundClosed")] == [1.0, 2.0, 3.0]
+    assert len(played.of("MemoryExceeded")) <= 6

@@ -304,6 +304,9 @@ class Fluid:
             group.end = end
             if end < math.inf:
                 heapq.heappush(self._ends, (end, group.place, group))
+            if len(self._ends) > 4 * len(self._classes) + 64:  # most say what is not true any more
+                self._ends = [(g.end, g.place, g) for g in self._classes.values() if g.end < math.inf]
+                heapq.heapify(self._ends)
 
     def _share(self, pipes: Iterable[_Pipe]) -> None:
         """Give every flow its max-min fair rate that these pipes, and what is connected to them, have a say in.

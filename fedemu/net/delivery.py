@@ -172,8 +172,17 @@ class _Lane:
 class _Together:
     """One end of a connection whose other end is here too."""
 
-    def __init__(self, name: str, conversation: Conversation, clock: Clock, out: _Lane, into: _Lane) -> None:
+    def __init__(
+        self,
+        name: str,
+        conversation: Conversation,
+        clock: Clock,
+        out: _Lane,
+        into: _Lane,
+        done: "Callable[[_Together], None]",
+    ) -> None:
         self._name, self._conversation, self._clock, self._out, self._into = name, conversation, clock, out, into
+        self._done = done
         self._outbox: asyncio.Queue[Message | None] = asyncio.Queue()
         self.tasks: Sequence[asyncio.Task[None]] = ()
         """The reader, and the writer, which also closes the connection."""
@@ -182,6 +191,8 @@ class _Together:
     async def __aenter__(self) -> Self:
         self._into.is_open = True
         self.tasks = aside(self._read(), f"read {self._name}"), aside(self._write(), f"write {self._name}")
+        for task in self.tasks:
+            task.add_done_callback(self._ended)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -192,6 +203,10 @@ class _Together:
             self._out.send(None, self._clock.now(), NetworkError("the other end closed the connection"))
         self._outbox.put_nowait(None)
         self.is_closed = True
+
+    def _ended(self, _: object) -> None:
+        if all(task.done() and not task.cancelled() and task.exception() is None for task in self.tasks):
+            self._done(self)
 
     def carry(self, message: Message, sent: Seconds | None, when: Seconds) -> None:
         if self._out.send(sent, when):
@@ -236,7 +251,8 @@ class Exchange:
         self._clock = clock
         self._lanes: dict[str, tuple[_Lane, _Lane]] = {}
         """Down and up, of clients whose own end is still to come."""
-        self._ends: list[_Together] = []
+        self._ends: dict[_Together, None] = {}
+        """Those that are still at work."""
 
     def servers_end(
         self, client: str, conversation: Conversation, *, down: Measure | None = None, up: Measure | None = None
@@ -252,9 +268,12 @@ class Exchange:
         return self._end(client, conversation, up, down)
 
     def _end(self, client: str, conversation: Conversation, out: _Lane, into: _Lane) -> _Together:
-        end = _Together(client, conversation, self._clock, out, into)
-        self._ends.append(end)
+        end = _Together(client, conversation, self._clock, out, into, self._forget)
+        self._ends[end] = None
         return end
+
+    def _forget(self, end: _Together) -> None:
+        self._ends.pop(end, None)
 
     async def __aenter__(self) -> Self:
         return self

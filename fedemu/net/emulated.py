@@ -178,6 +178,7 @@ class EmulatedChannel:
             meter.sent += journey.sent
             if outcome != "delivered":
                 journey.left = self._clock.now()
+                journey.began = min(journey.began, journey.left)  # it may have stalled before it could begin
                 self._tell(request, journey.told(outcome))
         # it is as late as planned, not as late as a real clock woke us up
         arrived = self._depart(packet._replace(at=journey.left), request, sent)
@@ -207,31 +208,41 @@ class EmulatedChannel:
         way = path.way(start)
         bursts = self._bursts(way, packet, message, start)
         journey.wire, journey.lost = sum(burst.size for burst in bursts), sum(burst.lost for burst in bursts)
-        if path.bucket is not None:
-            bursts = _after(bursts, journey.wire - path.bucket.take(journey.wire, start))
-        journey.alone = alone(bursts, path.route, way.rate, start)
         if packet.cut is not None:
             journey.share, bursts = packet.cut, _until(bursts, packet.cut)
-        transfer = journey.transfer = Transfer(self._network, bursts, path.route)
-        while path.spells is not None and (spell := path.spells.next(start)) is not None:
-            limit = self._clock.timeout_at(spell.start)
-            try:
-                async with limit:
-                    journey.left = await transfer.run(self._clock, start)
-                    break
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                start = await self._wait_until_up(spell.start, patience)
-        else:
-            journey.left = await transfer.run(self._clock, start)
+        at_once = 0
         if path.bucket is not None:
-            path.bucket.rest(journey.left)
+            size = sum(burst.size for burst in bursts)
+            at_once = size - path.bucket.take(size, start)
+            bursts = _after(bursts, at_once)
+        journey.alone = alone(bursts, path.route, way.rate, start)
+        transfer = journey.transfer = Transfer(self._network, bursts, path.route, at_once)
+        try:
+            journey.left = await self._run(transfer, start, patience)
+        finally:
+            if path.bucket is not None:
+                path.bucket.rest(max(start, min(journey.left, self._clock.now())))
         self._rested = journey.left
         if packet.cut is not None:
             self._tcp, self._rested = path.tcp(), -math.inf
             await self._clock.sleep_until(journey.left + way.delay)
             raise AttemptError("reset", "connection reset")
+
+    async def _run(self, transfer: Transfer, start: Seconds, patience: Seconds) -> Seconds:
+        """Return when the transfer's last byte has left; it stands still while the link is down."""
+        path = self._path
+        while path.spells is not None and (spell := path.spells.next(start)) is not None:
+            limit = self._clock.timeout_at(spell.start)
+            try:
+                async with limit:
+                    return await transfer.run(self._clock, start)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                if transfer.share == 1:  # the last byte left at this very moment
+                    return spell.start
+                start = await self._wait_until_up(spell.start, patience)
+        return await transfer.run(self._clock, start)
 
     async def _wait_until_up(self, now: Seconds, patience: Seconds) -> Seconds:
         """Return when the link is up, which it is at once or in time.

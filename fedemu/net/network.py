@@ -5,13 +5,14 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 from fedemu.clock import Clock
 from fedemu.links._base import Burst, Demand
 from fedemu.links._fluid import Fluid
 from fedemu.loop import grid
-from fedemu.types import Seconds
+from fedemu.types import Bytes, Seconds
 
 
 class Pipe(NamedTuple):
@@ -36,6 +37,10 @@ class Route(NamedTuple):
     """Its share of a full pipe is in proportion to this."""
 
 
+_Change: TypeAlias = tuple[Seconds, Callable[[Seconds], None]]
+"""When a pipe changes by itself, and what happens then."""
+
+
 class Network:
     """Serves bursts through the pipes they cross, which concurrent bursts share max-min fairly.
 
@@ -50,13 +55,13 @@ class Network:
         self._waiting: dict[Transfer, asyncio.Future[Seconds]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._latest: Seconds = 0.0
-        self._coming: list[tuple[Seconds, int, Iterator[tuple[Seconds, Callable[[Seconds], None]]]]] = []
+        self._coming: list[tuple[Seconds, int, Iterator[_Change]]] = []
         """A heap: when each pipe changes next."""
         self._next: dict[int, Callable[[Seconds], None]] = {}
         """And what happens then."""
         for place, (name, pipe) in enumerate(pipes.items()):
-            self._await_next(2 * place, ((at, self._rate(name, rate)) for at, rate in pipe.changes))
-            self._await_next(2 * place + 1, ((demand.at, self._demand(name, demand)) for demand in pipe.traffic))
+            self._await_next(2 * place, self._rates(name, pipe.changes))
+            self._await_next(2 * place + 1, self._demands(name, pipe.traffic))
 
     async def serve(self, transfer: "Transfer", size: float, cap: float, start: Seconds) -> Seconds:
         """Return when that much of a transfer has been served, and at what time exactly; use Transfer.run."""
@@ -79,13 +84,18 @@ class Network:
 
     # --- what changes by itself
 
-    def _await_next(self, place: int, changes: Iterator[tuple[Seconds, Callable[[Seconds], None]]]) -> None:
+    def _await_next(self, place: int, changes: "Iterator[_Change]") -> None:
         at, self._next[place] = next(changes, (math.inf, lambda _: None))
         if at < math.inf:
             heapq.heappush(self._coming, (at, place, changes))
 
-    def _rate(self, pipe: str, rate: float) -> Callable[[Seconds], None]:
-        return lambda at: self._fluid.set_rate(pipe, rate, at)
+    def _rates(self, pipe: str, changes: Iterable[tuple[Seconds, float]]) -> "Iterator[_Change]":
+        for at, rate in changes:
+            yield at, partial(self._fluid.set_rate, pipe, rate)
+
+    def _demands(self, pipe: str, traffic: Iterable[Demand]) -> "Iterator[_Change]":
+        for demand in traffic:
+            yield demand.at, self._demand(pipe, demand)
 
     def _demand(self, pipe: str, demand: Demand) -> Callable[[Seconds], None]:
         flow = (pipe, demand.flow)
@@ -144,14 +154,17 @@ class Transfer:
         network: Has the pipes.
         bursts: What to serve, in order; each starts when the one before it has been served and turned around.
         route: What it crosses; with nothing on it, a burst is served in no time.
+        at_once: Bytes beside the bursts that have passed when it starts.
     """
 
-    def __init__(self, network: Network, bursts: Sequence[Burst], route: Route) -> None:
+    def __init__(self, network: Network, bursts: Sequence[Burst], route: Route, at_once: Bytes = 0) -> None:
         self.route = route
         self._network = network
         self._left = deque((float(burst.size), burst.turnaround) for burst in bursts)
-        self._size = sum(burst.size for burst in bursts)
-        self._served = 0.0
+        self._size = at_once + sum(burst.size for burst in bursts)
+        self._served = float(at_once)
+        self._ready: Seconds = -math.inf
+        """When the burst before has turned around."""
 
     async def run(self, clock: Clock, start: Seconds) -> Seconds:
         """Return when the last burst has been served, and at what time: a real clock may be past it.
@@ -164,12 +177,14 @@ class Transfer:
         """
         end = start
         while self._left:
+            start = max(start, self._ready)
+            if start > clock.now():
+                await clock.sleep_until(start)
             size, turnaround = self._left[0]
             end = await self._serve(clock, size, start)
             self._left.popleft()
-            if self._left:
-                start = max(end, grid(start + turnaround))
-                await clock.sleep_until(start)
+            self._ready = grid(start + turnaround)
+            start = end
         return end
 
     async def _serve(self, clock: Clock, size: float, start: Seconds) -> Seconds:

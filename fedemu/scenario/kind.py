@@ -59,6 +59,9 @@ class KindOf:
             value = {self.bare: value}
         if not isinstance(value, dict):
             hint = f"write {{kind: {value}}}" if isinstance(value, str) else "write {kind: ...}"
+            if self.only:
+                needed = [n for n, f in parameters(find(self.room, self.only)).model_fields.items() if f.is_required()]
+                hint = f"write {{{', '.join(f'{name}: ...' for name in needed)}}}"
             raise faulty([Wrong((), f"{shown(value)} is not a mapping; {hint}")])
         kind, builder = self._builder(value)
         keys = self._keys(builder)
@@ -75,6 +78,8 @@ class KindOf:
 
     def _builder(self, value: Mapping[str, Any]) -> tuple[str, Builder]:
         named = self.named if self.named in value else "kind"
+        if named != "kind" and "kind" in value:
+            raise faulty([Wrong((named,), "kind says it already; write one of the two")])
         kind = self.only or value.get(named)
         if kind is None:
             if "kind" in value:

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
 
 from fedemu.keys import Clash, Keys, Wrong, faulty, shown
 from fedemu.links._base import Retry
 from fedemu.links._trace import Trace
-from fedemu.links.delay import Distribution
+from fedemu.links.delay import Distribution, Table
 from fedemu.links.traces import FORMATS, read
 from fedemu.scenario.kind import Kind, KindOf
 from fedemu.scenario.presets import preset
@@ -60,12 +60,20 @@ def _format(value: Any) -> Any:
     return value
 
 
+_DURATION = TypeAdapter[float](Duration)
+_OFFSET = {"anyOf": [{"const": "random"}, _DURATION.json_schema()]}
+
+
+def _offset(value: Any) -> Any:
+    return value if value == "random" else _DURATION.validate_python(value)
+
+
 class TraceKeys(Keys):
     """A rate that was recorded."""
 
     file: File
     """A Mahimahi trace, or a log in one of the formats."""
-    offset: Duration | Literal["random"] = 0.0
+    offset: Annotated[float | Literal["random"], BeforeValidator(_offset), WithJsonSchema(_OFFSET)] = 0.0
     """Where in it the run starts; random is another place for each client."""
     format: Annotated[str, BeforeValidator(_format), WithJsonSchema({"enum": list(FORMATS)})] | None = None
     """What the file is; default by its content."""
@@ -80,6 +88,8 @@ class TraceKeys(Keys):
 
     def clashes(self) -> Iterator[Clash]:
         """Yield what is wrong with the file."""
+        if "file" not in self.__dict__:  # which is a fault already
+            return
         try:
             self.read()
         except ValueError as error:
@@ -243,11 +253,8 @@ class Link(Way):
                 yield Clash(parts, at("trace"), "rate says it already; write one of the two")
             if way.burst is not None and way.rate is None:
                 yield Clash(parts, at("burst"), "no meaning without rate; set rate or leave it out")
-            if way.tcp is not None and way.loss is not None and not way.tcp.build().takes_loss:
-                text = (
-                    f"no meaning with tcp {way.tcp.kind}, which does not know packet loss; write tcp: rounds, or mean"
-                )
-                yield Clash(parts, at("loss"), text)
+            if way.loss is not None and _overlooks_loss(way):
+                yield Clash(parts, at("loss"), _NO_LOSS.format(way.tcp))
             if "tcp" in own and not (way.is_limited or way.loss):
                 yield Clash(parts, (direction, "tcp"), _NO_TCP)
         ways = [self.way(direction) for direction in DIRECTIONS]
@@ -267,17 +274,15 @@ class Link(Way):
                 yield Clash(keys, at, "nothing is different meanwhile; write e.g. up: {rate: 1Mbit/s}, or cut: {}")
             for direction in DIRECTIONS:
                 changed = phase.of(direction)
+                own = getattr(phase, direction).model_fields_set
+                where = {key: (*at, direction, key) if key in own else (*at, key) for key in ("rate", "loss")}
                 if "rate" in changed and usual[direction].rate is None:
                     text = "no meaning where the link itself has no constant rate; set rate there"
-                    yield Clash(
-                        keys,
-                        (*at, direction, "rate")
-                        if "rate" in getattr(phase, direction).model_fields_set
-                        else (*at, "rate"),
-                        text,
-                    )
+                    yield Clash(keys, where["rate"], text)
+                if changed.get("loss") is not None and _overlooks_loss(usual[direction]):
+                    yield Clash(keys | {"tcp"}, where["loss"], _NO_LOSS.format(usual[direction].tcp))
                 way = Way.model_construct(**{key: getattr(usual[direction], key) for key in Way.model_fields} | changed)
-                yield from _clashes(way, set(getattr(phase, direction).model_fields_set), (*at, direction), keys)
+                yield from _clashes(way, set(own), (*at, direction), keys)
 
 
 def _clashes(way: Way, own: set[str], at: tuple[str | int, ...], keys: frozenset[str] = frozenset()) -> Iterator[Clash]:
@@ -289,13 +294,22 @@ def _clashes(way: Way, own: set[str], at: tuple[str | int, ...], keys: frozenset
             yield Clash(parts, (*at, key) if key in own else (*at[:-1], key), text)
             return
     if way.held_up is not None:
-        place: str | None = next((k for k in ("jitter", "correlation", "distribution", "delay") if k in own), None)
         try:
             way.held_up.build()
         except ValueError as error:
-            yield Clash(parts, (*at[:-1], "jitter") if place is None else (*at, place), str(error))
+            cause = next((k for k in ("jitter", "distribution", "delay") if k in own), "jitter")
+            if "correlation" in str(error):
+                cause = "correlation"
+            elif isinstance(way.distribution, Table) and str(error).startswith(way.distribution.table):
+                cause = "distribution"
+            yield Clash(parts, (*at, cause) if cause in own else (*at[:-1], cause), str(error))
 
 
+def _overlooks_loss(way: Way) -> bool:
+    return way.tcp is not None and not way.tcp.build().takes_loss
+
+
+_NO_LOSS = "no meaning with tcp {0.kind}, which does not know packet loss; write tcp: rounds, or mean"
 _NO_TCP = "no meaning without rate, as a link without rate has no TCP; set rate or leave it out"
 
 

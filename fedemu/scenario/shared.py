@@ -87,7 +87,8 @@ class Shared(SharedWay):
             changed = [d for d in DIRECTIONS if phase.rate_of(d) is not None]
             if not changed:
                 yield Clash(keys, ("schedule", place), "nothing is different meanwhile; write e.g. rate: 1Mbit/s")
-            elif not any(self.way(direction).rate for direction in changed):
+            missing = [direction for direction in changed if self.way(direction).rate is None]
+            if missing and (len(missing) == len(changed) or any(getattr(phase, direction) for direction in missing)):
                 text = "no meaning where the pipe itself has no constant rate; set rate there"
                 yield Clash(keys, ("schedule", place), text)
 

@@ -4,6 +4,7 @@ Each pair is run in turn several times; the ratio is that of the medians. Run by
 """
 
 import asyncio
+import heapq
 import statistics
 import time
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,7 @@ from fedemu.compute.inline import inline
 from fedemu.compute.pool import pool
 from fedemu.errors import NetworkError
 from fedemu.links._base import Way
+from fedemu.links._fluid import Fluid
 from fedemu.links.delay import delay
 from fedemu.links.tcp.none import none
 from fedemu.models._base import Task, flatten
@@ -50,6 +52,10 @@ TRIPS = 100
 ALONE = 300
 """Trips of a client that is alone."""
 TIMERS = 100_000
+FLOWS = 10_000
+"""At once in one pipe."""
+FLOW_EVENTS = 40_000
+"""Starts and ends among them."""
 MESSAGE = Message(pb.Update(), {"delta": torch.zeros(250)})
 """1 kB of update."""
 ANSWER = Message(pb.Answer())
@@ -276,6 +282,35 @@ def timers() -> Ratio:
     )
 
 
+def flows() -> Ratio:
+    """Compare flows that share one pipe, each new one started when one ends, with a bare heap of as many numbers."""
+    # a prime's multiples: no two sizes are the same, and no two ends
+    sizes = [100_000 + 7919 * number % 1_000_003 for number in range(FLOWS + FLOW_EVENTS // 2)]
+
+    def ours() -> float:
+        fluid = Fluid({"server": 1e9})
+        for flow, size in enumerate(sizes[:FLOWS]):
+            fluid.start(flow, size, ["server"], 0.0)
+        started = time.perf_counter()
+        for flow, size in enumerate(sizes[FLOWS:], FLOWS):
+            end = fluid.next_end()
+            assert end is not None
+            assert fluid.ended(end)
+            fluid.start(flow, size, ["server"], end)
+        return time.perf_counter() - started
+
+    def floor() -> float:
+        heap = [(float(size), number) for number, size in enumerate(sizes[:FLOWS])]
+        heapq.heapify(heap)
+        started = time.perf_counter()
+        for number, size in enumerate(sizes[FLOWS:], FLOWS):
+            now, _ = heapq.heappop(heap)
+            heapq.heappush(heap, (now + size, number))
+        return time.perf_counter() - started
+
+    return ratio(ours, floor)
+
+
 def quickstart(transport: str) -> str:
     """Tell how much faster than the real world quickstart runs."""
     with inline()() as compute:
@@ -290,6 +325,7 @@ def main() -> None:
         ("local SGD, lenet", "a torch.optim.SGD loop", None, sgd),
         ("quickstart, convnet, pool of 2", "inline", None, workers),
         ("timers of the virtual loop", "call_soon on asyncio's", TIMERS, timers),
+        ("10,000 flows in one pipe", "a bare heapq", FLOW_EVENTS, flows),
         ("round trip in memory", "bare asyncio queues", ALONE, memory),
         ("round trip over gRPC", echo, ALONE, grpc_),
         ("emulated, in memory", echo, trips, lambda: emulated(lambda _: MemoryTransport(), "127.0.0.1:0")),

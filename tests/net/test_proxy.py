@@ -675,5 +675,5 @@ def test_a_proxy_that_is_told_to_end_does_so_with_130(file, number: int) -> None
                     server.settimeout(5)
                     assert server.recv(100) == b"last words"
                     assert server.recv(100) == b""
-            assert process.wait(10) == 130
+            assert process.wait(60) == 130
             assert process.stderr.read() == "fedemu: closing 1 connections\n"
