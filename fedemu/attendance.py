@@ -1,11 +1,14 @@
-"""A client that comes and goes: it takes part while it is online, and leaves in the middle of whatever it does."""
+"""Clients that come and go: they take part while they are online, and leave in the middle of whatever they do."""
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 
 from fedemu.client import Participant
 from fedemu.clock import Clock
+from fedemu.errors import RunError
+from fedemu.loop import lull
 from fedemu.net.emulated import EmulatedChannel
 from fedemu.types import Interval
 
@@ -75,3 +78,56 @@ class Attendance:
                     raise
             self._limit = None
             self._interval = next(self._online, None)
+
+
+class Crowd:
+    """All clients of a run, in the process of the server.
+
+    Args:
+        clock: Waits.
+        tasks: The clients' own.
+        endless: Only clients can end the run: if all have left for good, it has failed.
+    """
+
+    def __init__(self, clock: Clock, tasks: asyncio.TaskGroup, *, endless: bool) -> None:
+        self._clock, self._tasks, self._endless = clock, tasks, endless
+        self._members: list[tuple[Attendance, asyncio.Task[None]]] = []
+        self._staying = 0
+        self._door = asyncio.Lock()
+        self.present = 0
+        """How many are online at time 0."""
+
+    async def add(
+        self, participant: Participant, online: Iterator[Interval], enter: Callable[[], Awaitable[EmulatedChannel]]
+    ) -> None:
+        """Let a client join now, if it is online at time 0, or else when it is."""
+        attendance = Attendance(participant, online, enter, self._clock)
+        self.present += await attendance.begin()
+        self._staying += 1
+        task = self._tasks.create_task(self._attend(attendance), name=participant.view.client)
+        self._members.append((attendance, task))
+
+    @asynccontextmanager
+    async def door(self) -> AsyncIterator[None]:
+        """Come in alone, when nothing else happens: what sockets take must not show in who comes first."""
+        async with self._door:
+            await lull()
+            yield
+
+    def start(self) -> None:
+        """Say that time has begun."""
+        for attendance, _ in self._members:
+            attendance.start()
+
+    def end(self) -> None:
+        """Say that the run is over: who is away stays away."""
+        for attendance, task in self._members:
+            attendance.is_over = True
+            if attendance.is_away:
+                task.cancel()
+
+    async def _attend(self, attendance: Attendance) -> None:
+        await attendance.run()
+        self._staying -= 1
+        if self._endless and not (self._staying or attendance.is_over):
+            raise RunError("all clients have left for good, and only clients could end this run; set stop.time")

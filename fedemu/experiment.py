@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from fedemu import __version__
 from fedemu import clock as clocks
-from fedemu.attendance import Attendance
+from fedemu.attendance import Crowd
 from fedemu.client import join as say_hello
 from fedemu.clock import Clock, RealClock, VirtualClock, finish
 from fedemu.compute._base import Compute
@@ -26,7 +26,6 @@ from fedemu.compute.pool import pool
 from fedemu.errors import RunError, first_of
 from fedemu.events import Event, Measurement, Observer, RunFinished, RunStarted
 from fedemu.learning import Learning, Recipe
-from fedemu.loop import lull
 from fedemu.net.channel import Conversation, Transport
 from fedemu.net.delivery import Exchange
 from fedemu.net.emulated import EmulatedChannel
@@ -163,48 +162,22 @@ class _Play:
             _transport(self._scenario.transport) as transport,
             transport.serve(server.serve) as address,
             exchange,
-            asyncio.TaskGroup() as clients,
+            asyncio.TaskGroup() as tasks,
         ):
-            door = asyncio.Lock()  # one after the other: what a socket takes must not show in who comes first
+            crowd = Crowd(clock, tasks, endless=self._scenario.stop.time is None)
 
             async def enter(view: ClientView) -> EmulatedChannel:
                 await server.wait_until_gone(view.client)
-                async with door:
-                    await lull()
+                async with crowd.door():
                     conversation = Conversation(await transport.connect(address), limit=0)
                     await say_hello(conversation, view.group, int(view.client.partition("/")[2]))
                     conversation.limit = 4 * self._learning.layout.size
                     return world.behind(view, "up", conversation)
 
-            attendances: list[tuple[Attendance, asyncio.Task[None]]] = []
-            present, staying = 0, len(world.views)
-
-            async def attend(attendance: Attendance) -> None:
-                nonlocal staying
-                await attendance.run()
-                staying -= 1
-                if not (staying or attendance.is_over or self._scenario.stop.time):
-                    raise RunError("all clients have left for good, and only clients could end this run; set stop.time")
-
-            def start() -> None:
-                clock.start()
-                for attendance, _ in attendances:
-                    attendance.start()
-
             for view, online in world.online():
                 participant = world.participant(view, lambda job: self._compute.train(self._recipe, job))
-                attendance = Attendance(participant, online, partial(enter, view), clock)
-                present += await attendance.begin()
-                attendances.append((attendance, clients.create_task(attend(attendance), name=view.client)))
-
-            def end() -> None:
-                for attendance, _ in attendances:
-                    attendance.is_over = True
-
-            await self._rounds(world, server, clock, present, start, end)
-            for attendance, task in attendances:
-                if attendance.is_away:
-                    task.cancel()
+                await crowd.add(participant, online, partial(enter, view))
+            await self._rounds(world, server, clock, crowd)
 
     async def serve(self, listen: str, announce: Callable[[str], None]) -> None:
         """Run the server alone, and the rounds once all clients have come."""
@@ -213,7 +186,7 @@ class _Play:
         server = self._server(world, clock)
         async with GrpcTransport(listen).serve(server.serve) as address:
             announce(address)
-            await self._rounds(world, server, clock, len(world.views), clock.start)
+            await self._rounds(world, server, clock, None)
 
     def begin(self) -> None:
         """Open the log."""
@@ -238,16 +211,8 @@ class _Play:
             seed=self._scenario.seed,
         )
 
-    async def _rounds(
-        self,
-        world: World,
-        server: Server,
-        clock: Clock,
-        present: int,
-        start: Callable[[], None],
-        over: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Run the rounds, as soon as so many clients are there; tell when time starts, and when the rounds are over."""
+    async def _rounds(self, world: World, server: Server, clock: Clock, crowd: Crowd | None) -> None:
+        """Run the rounds, as soon as all are there: the crowd's that are online, or else clients in other processes."""
         scenario, learning = self._scenario, self._learning
         strategy = next(iter(learning.strategies.values()))
         cohort, policy = scenario.cohort, scenario.rounds
@@ -277,10 +242,13 @@ class _Play:
         del weights  # nobody needs the first model when there is a second
         for ready in [self._compute.warm(self._recipe) for _ in range(self._compute.workers)]:
             await finish(ready, clock, clock.now(), ("warm",))
-        await server.wait_for_idle(present)
-        start()
+        await server.wait_for_idle(len(world.views) if crowd is None else crowd.present)
+        clock.start()
+        if crowd is not None:
+            crowd.start()
         reason, end = await rounds.run()
-        over()
+        if crowd is not None:
+            crowd.end()
         await server.finish(reason)
         self.end(reason, end)
 

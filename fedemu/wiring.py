@@ -11,13 +11,14 @@ from fedemu.links._base import Stage, Way
 from fedemu.links._bucket import Bucket
 from fedemu.links._spells import Spells
 from fedemu.links.delay import delay
-from fedemu.net.emulated import Path
 from fedemu.net.network import Pipe, Route
+from fedemu.net.path import Path
 from fedemu.rng import stream
 from fedemu.scenario import Scenario
-from fedemu.scenario.link import DIRECTIONS, Direction, Link, TraceKeys
+from fedemu.scenario.link import DIRECTIONS, Direction, Link
 from fedemu.scenario.link import Way as WayKeys
 from fedemu.scenario.shared import Shared
+from fedemu.scenario.trace import TraceKeys
 from fedemu.types import ClientId, Interval, Rng, Seconds
 
 BIN = 0.1

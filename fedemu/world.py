@@ -16,9 +16,10 @@ from fedemu.links._base import Retry
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Conversation
 from fedemu.net.delivery import Apart, Delivery, Exchange, Measure
-from fedemu.net.emulated import Carried, EmulatedChannel, transfer_ended
+from fedemu.net.emulated import EmulatedChannel
 from fedemu.net.messages import Header, Message
 from fedemu.net.network import Network
+from fedemu.net.path import Carried, transfer_ended
 from fedemu.rng import stream
 from fedemu.scenario import Scenario
 from fedemu.scenario.link import Direction

@@ -27,10 +27,11 @@ from fedemu.links.tcp.none import none
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Conversation
 from fedemu.net.delivery import Apart, Exchange
-from fedemu.net.emulated import EmulatedChannel, Path, transfer_ended
+from fedemu.net.emulated import EmulatedChannel
 from fedemu.net.memory import MemoryTransport
 from fedemu.net.messages import Message
 from fedemu.net.network import Network, Pipe, Route
+from fedemu.net.path import Path, transfer_ended
 from fedemu.rng import stream
 from fedemu.rounds import RoundPolicy, Rounds, Score, Stop
 from fedemu.server import Server

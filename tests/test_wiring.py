@@ -10,7 +10,7 @@ import pytest
 
 from fedemu.links._base import Packet, Sending
 from fedemu.links._spells import Spell
-from fedemu.net.emulated import Path as Way
+from fedemu.net.path import Path as Way
 from fedemu.rng import stream
 from fedemu.scenario import load
 from fedemu.scenario.link import Direction

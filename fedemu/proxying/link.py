@@ -15,8 +15,8 @@ from fedemu.links._base import Way
 from fedemu.links._bucket import Bucket
 from fedemu.links._trace import Trace
 from fedemu.links.tcp.none import none
-from fedemu.net.emulated import Path
 from fedemu.net.network import Pipe, Route
+from fedemu.net.path import Path
 from fedemu.rng import stream
 from fedemu.scenario.link import DIRECTIONS, Direction, Link, with_preset
 from fedemu.scenario.link import Way as WayKeys

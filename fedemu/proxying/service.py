@@ -12,7 +12,7 @@ from aiohttp import web
 
 from fedemu.clock import Clock, RealClock
 from fedemu.errors import first_of
-from fedemu.net.emulated import Path
+from fedemu.net.path import Path
 from fedemu.net.proxy.proxy import DIRECTIONS, Direction, Link, Proxy
 from fedemu.net.proxy.selector import prompt_loop
 from fedemu.net.proxy.sockets import Address, listen, resolve

@@ -1,20 +1,18 @@
 """The keys of a link in a scenario, and what holds in each of its directions at each time."""
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
-from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
+from pydantic import BeforeValidator, Field
 
 from fedemu.keys import Clash, Keys, Wrong, faulty, shown
 from fedemu.links._base import Retry
-from fedemu.links._trace import Trace
 from fedemu.links.delay import Distribution, Table
-from fedemu.links.traces import FORMATS, read
 from fedemu.scenario.kind import Kind, KindOf
 from fedemu.scenario.presets import preset
+from fedemu.scenario.trace import TraceKeys, by_file
 from fedemu.types import Interval, Seconds
-from fedemu.units import Duration, File, Rate, Ratio, Size
+from fedemu.units import Duration, Rate, Ratio, Size
 
 Direction: TypeAlias = Literal["up", "down"]
 DIRECTIONS: tuple[Direction, Direction] = ("up", "down")
@@ -47,56 +45,6 @@ class Conditions(Keys):
         given = {key: getattr(self, key) for key in ("delay", "jitter", "correlation", "distribution")}
         given = {key: value for key, value in given.items() if value is not None}
         return Kind("links", "delay", {"delay": 0.0, **given}) if given else None
-
-
-def by_file(value: Any) -> Any:
-    """Return the mapping that a bare file name stands for."""
-    return {"file": value} if isinstance(value, str) else value
-
-
-def _format(value: Any) -> Any:
-    if value not in FORMATS:
-        raise ValueError(f"{shown(value)} is not one of {', '.join(FORMATS)}")
-    return value
-
-
-_DURATION = TypeAdapter[float](Duration)
-_OFFSET = {"anyOf": [{"const": "random"}, _DURATION.json_schema()]}
-
-
-def _offset(value: Any) -> Any:
-    return value if value == "random" else _DURATION.validate_python(value)
-
-
-class TraceKeys(Keys):
-    """A rate that was recorded."""
-
-    file: File
-    """A Mahimahi trace, or a log in one of the formats."""
-    offset: Annotated[float | Literal["random"], BeforeValidator(_offset), WithJsonSchema(_OFFSET)] = 0.0
-    """Where in it the run starts; random is another place for each client."""
-    format: Annotated[str, BeforeValidator(_format), WithJsonSchema({"enum": list(FORMATS)})] | None = None
-    """What the file is; default by its content."""
-
-    def read(self) -> Trace:
-        """Return what the file says.
-
-        Raises:
-            ValueError: it is no such file.
-        """
-        return _trace(self.file, self.format)
-
-    def clashes(self) -> Iterator[Clash]:
-        """Yield what is wrong with the file."""
-        if "file" not in self.__dict__:  # which is a fault already
-            return
-        try:
-            self.read()
-        except ValueError as error:
-            yield Clash(frozenset({"file", "format"}), ("file",), str(error))
-
-
-_trace = cache(read)
 
 
 class Way(Conditions):

@@ -7,7 +7,8 @@ from pydantic import BeforeValidator, Field
 
 from fedemu.keys import Clash, Keys
 from fedemu.scenario.kind import Kind, KindOf
-from fedemu.scenario.link import DIRECTIONS, Direction, TraceKeys, by_file
+from fedemu.scenario.link import DIRECTIONS, Direction
+from fedemu.scenario.trace import TraceKeys, by_file
 from fedemu.units import Duration, Rate
 
 

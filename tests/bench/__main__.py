@@ -31,7 +31,6 @@ from fedemu.links.tcp.none import none
 from fedemu.models._base import Task, flatten
 from fedemu.models._objective import LocalObjective
 from fedemu.models.lenet import lenet
-from fedemu.net import emulated as behind
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Channel, Conversation
 from fedemu.net.delivery import Exchange
@@ -40,6 +39,7 @@ from fedemu.net.grpc import GrpcTransport
 from fedemu.net.memory import MemoryTransport
 from fedemu.net.messages import Message, encode
 from fedemu.net.network import Network, Pipe, Route
+from fedemu.net.path import Path as Crossing
 from fedemu.rng import stream
 from fedemu.scenario import load
 from fedemu.strategies._sgd import local_sgd
@@ -217,13 +217,13 @@ async def _emulated_trips(transport: MemoryTransport | GrpcTransport) -> float:
     link = (("delay", delay(delay=0.01)),)
 
     def up(name: str, conversation: Conversation) -> EmulatedChannel:
-        path = behind.Path(
+        path = Crossing(
             f"{name} up", [(0.0, Way((), link, rate=10e6, delay=0.01, rtt=0.02))], none, Route([f"{name} up"])
         )
         return EmulatedChannel(exchange.clients_end(name, conversation), path, network, clock, _no_draw)
 
     def down(name: str, conversation: Conversation) -> EmulatedChannel:
-        path = behind.Path(f"{name} down", [(0.0, Way((), link, delay=0.01, rtt=0.02))], none)
+        path = Crossing(f"{name} down", [(0.0, Way((), link, delay=0.01, rtt=0.02))], none)
         return EmulatedChannel(exchange.servers_end(name, conversation), path, network, clock, _no_draw)
 
     async def serve(channel: Channel) -> None:

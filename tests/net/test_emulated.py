@@ -21,10 +21,11 @@ from fedemu.links.tcp.slow_start import slow_start
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Conversation
 from fedemu.net.delivery import Apart, Exchange
-from fedemu.net.emulated import EmulatedChannel, Meter, Path
+from fedemu.net.emulated import EmulatedChannel, Meter
 from fedemu.net.memory import MemoryTransport
 from fedemu.net.messages import Message
 from fedemu.net.network import Network, Pipe, Route
+from fedemu.net.path import Path
 from fedemu.rng import stream
 
 ASSIGNMENT = pb.Assignment(round=1, turn=1, attempt=1)

@@ -20,8 +20,8 @@ from typing import NamedTuple, Protocol
 from fedemu.clock import Clock
 from fedemu.links._base import Burst, Packet, Role, Way
 from fedemu.loop import grid
-from fedemu.net.emulated import Path
 from fedemu.net.network import Network, Transfer
+from fedemu.net.path import Path
 from fedemu.rng import stream
 from fedemu.types import Bytes, Rng, Seconds
 

@@ -10,8 +10,8 @@ from typing import Literal, Protocol, TypeAlias, get_args
 
 from fedemu.clock import Clock
 from fedemu.errors import NetworkError
-from fedemu.net.emulated import Path
 from fedemu.net.network import Network, Pipe
+from fedemu.net.path import Path
 from fedemu.net.proxy.lane import Crossing, Lane, Reset, refuses
 from fedemu.net.proxy.sockets import Address, Upstream, connect, hang_up, listen, prompt, reset
 from fedemu.types import Bytes, Seconds
