@@ -94,6 +94,7 @@ class Crowd:
         self._members: list[tuple[Attendance, asyncio.Task[None]]] = []
         self._staying = 0
         self._door = asyncio.Lock()
+        self._started = asyncio.Event()
         self.present = 0
         """How many are online at time 0."""
 
@@ -115,7 +116,8 @@ class Crowd:
             yield
 
     def start(self) -> None:
-        """Say that time has begun."""
+        """Say that time has begun, and all clients have been added."""
+        self._started.set()
         for attendance, _ in self._members:
             attendance.start()
 
@@ -128,6 +130,7 @@ class Crowd:
 
     async def _attend(self, attendance: Attendance) -> None:
         await attendance.run()
+        await self._started.wait()  # else the first could seem to be the last
         self._staying -= 1
         if self._endless and not (self._staying or attendance.is_over):
-            raise RunError("all clients have left for good, and only clients could end this run; set stop.time")
+            raise RunError("no client is online, and none ever will be again; set stop.time, or look at availability")

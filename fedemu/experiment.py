@@ -262,7 +262,8 @@ class _Play:
     def end(self, reason: str, when: float | None = None) -> None:
         """Close the log, if it is not closed yet; a run that ended early ends at the last event."""
         if not self._ended:
-            self._emit(RunFinished(at=self._last, reason=reason, time=self._last if when is None else when))
+            when = self._last if when is None else when
+            self._emit(RunFinished(at=max(self._last, when), reason=reason, time=when))
             self._ended = True
 
     def _emit(self, event: Event) -> None:

@@ -66,7 +66,9 @@ def find(room: str, kind: str) -> Builder:
     if is_foreign(kind):
         return _imported(room, kind)
     if kind not in kinds(room):
-        raise LookupError(f"{kind!r} is not a {ROOMS[room].noun}; {instead(kind, kinds(room))}")
+        noun = ROOMS[room].noun
+        article = "an" if noun[0] in "aeiou" else "a"
+        raise LookupError(f"{kind!r} is not {article} {noun}; {instead(kind, kinds(room))}")
     name = kind.replace("-", "_")
     builder: Builder = getattr(importlib.import_module(f"fedemu.{room}.{name}"), name)
     return builder

@@ -8,7 +8,7 @@ from fedemu.units import Duration, Ratio
 
 
 def stall(*, probability: Ratio, duration: Duration) -> Stage:
-    """Hold up a task or an update by chance, at its first attempt only.
+    """Hold up what a client answers by chance, at its first attempt only.
 
     One uniform draw a packet that can stall, so that who is stalled at 20 % is stalled at 80 % too.
 

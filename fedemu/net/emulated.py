@@ -254,8 +254,9 @@ class _Journey:
 
     def told(self, outcome: Outcome, arrived: Seconds | None = None) -> Carried:
         has_left = outcome in ("delivered", "dropped")
-        queued = max(0.0, self.left - self.began - self.alone) if has_left else 0.0
-        delay = None if arrived is None else arrived - self.left
+        queued = grid(self.left - self.began - self.alone) if has_left else 0.0
+        queued = queued if queued > 2e-9 else 0.0  # less is rounding
+        delay = None if arrived is None else grid(arrived - self.left)
         return Carried(outcome, self.began, self.left, self.sent, self.wire, queued, self.lost, delay)
 
 

@@ -126,9 +126,9 @@ def _connection(connection: Connection) -> dict[str, Any]:
 
 async def _mapping(request: web.Request) -> dict[str, Any]:
     """Return the body of a request."""
-    text = await request.text()
+    data = await request.read()
     try:
-        body = json.loads(text)
+        body = json.loads(data)
     except ValueError as error:
         raise _Refused(f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):

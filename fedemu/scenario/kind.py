@@ -77,17 +77,17 @@ class KindOf:
         return result
 
     def _builder(self, value: Mapping[str, Any]) -> tuple[str, Builder]:
-        named = self.named if self.named in value else "kind"
+        named = "kind" if "kind" in value and self.named not in value else self.named
         if named != "kind" and "kind" in value:
             raise faulty([Wrong((named,), "kind says it already; write one of the two")])
         kind = self.only or value.get(named)
         if kind is None:
-            if "kind" in value:
-                raise faulty([Wrong(("kind",), "no value; write one of " + ", ".join(kinds(self.room)))])
-            typo = nearest("kind", value)
+            if named in value:
+                raise faulty([Wrong((named,), "no value; write one of " + ", ".join(kinds(self.room)))])
+            typo = nearest(named, value)
             if typo is not None:
-                raise faulty([Wrong((typo,), f"{typo!r} is not a key here; {instead(typo, ['kind'])}", "key")])
-            raise faulty([Wrong(("kind",), f"missing; expected one of {', '.join(kinds(self.room))}", "missing")])
+                raise faulty([Wrong((typo,), f"{typo!r} is not a key here; {instead(typo, [named])}", "key")])
+            raise faulty([Wrong((named,), f"missing; expected one of {', '.join(kinds(self.room))}", "missing")])
         if not isinstance(kind, str):
             raise faulty([Wrong((named,), f"{shown(kind)} is not one of {', '.join(kinds(self.room))}")])
         try:

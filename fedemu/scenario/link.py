@@ -203,6 +203,9 @@ class Link(Way):
                 yield Clash(parts, at("burst"), "no meaning without rate; set rate or leave it out")
             if way.loss is not None and _overlooks_loss(way):
                 yield Clash(parts, at("loss"), _NO_LOSS.format(way.tcp))
+            if way.stage is not None and not callable(made := way.stage.build()):
+                text = f"makes {shown(made)}, which is no stage; expected a function of (packet, draw)"
+                yield Clash(frozenset({"stage", direction}), at("stage"), text)
             if "tcp" in own and not (way.is_limited or way.loss):
                 yield Clash(parts, (direction, "tcp"), _NO_TCP)
         ways = [self.way(direction) for direction in DIRECTIONS]

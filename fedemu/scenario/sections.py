@@ -208,13 +208,16 @@ class Compute(Keys):
             yield Clash(frozenset({"kind", "workers"}), ("workers",), "no meaning with inline; write kind: pool")
 
 
-def _group_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise ValueError(f"{name!r} cannot name a group; write letters, digits, - and _")
-    return name
+def _named(what: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            raise ValueError(f"{name!r} cannot name a {what}; write letters, digits, - and _")
+        return name
+
+    return AfterValidator(check)
 
 
-GroupName: TypeAlias = Annotated[str, AfterValidator(_group_name)]
+GroupName: TypeAlias = Annotated[str, _named("group")]
 
 
 class Scenario(Keys):
@@ -259,7 +262,7 @@ class Scenario(Keys):
         "availabilities", "always", {"after": 0.0, "until": None}
     )
     """When clients are online; default always."""
-    shared: dict[GroupName, Shared] = Field(default={})
+    shared: dict[Annotated[str, _named("pipe")], Shared] = Field(default={})
     """Pipes that groups share, by name; a link goes through one with via."""
     clients: Annotated[dict[GroupName, Group], Field(min_length=1)]
     """Groups of like clients, by name."""

@@ -44,5 +44,5 @@ def _format_of(path: str) -> str:
         return "gnettrack"
     words = len(first.split())
     if words > 2:
-        raise ValueError(f"{path}:{number}: {first!r} is in none of the formats {', '.join(FORMATS)}")
+        raise ValueError(f"{path}:{number}: {_file.short(first)} is in none of the formats {', '.join(FORMATS)}")
     return "mahimahi" if words == 1 else "pensieve"

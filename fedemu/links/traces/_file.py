@@ -42,8 +42,14 @@ def number(word: object, path: str, line: int, what: str) -> float:
     except (ValueError, OverflowError):
         value = math.nan
     if not 0 <= value < math.inf:
-        raise ValueError(f"{path}:{line}: {word!r} is not {what}")
+        raise ValueError(f"{path}:{line}: {short(word)} is not {what}")
     return value
+
+
+def short(word: object) -> str:
+    """Return what a fault shows of a word, which may be a line of bytes that are no text."""
+    text = repr(word)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def of_steps(steps: Sequence[tuple[Seconds, float]], path: str) -> Trace:
