@@ -86,11 +86,11 @@ class Crowd:
     Args:
         clock: Waits.
         tasks: The clients' own.
-        endless: Only clients can end the run: if all have left for good, it has failed.
+        needed: Clients without whom no round closes, where only rounds can end the run; 0 where time does.
     """
 
-    def __init__(self, clock: Clock, tasks: asyncio.TaskGroup, *, endless: bool) -> None:
-        self._clock, self._tasks, self._endless = clock, tasks, endless
+    def __init__(self, clock: Clock, tasks: asyncio.TaskGroup, *, needed: int) -> None:
+        self._clock, self._tasks, self._needed = clock, tasks, needed
         self._members: list[tuple[Attendance, asyncio.Task[None]]] = []
         self._staying = 0
         self._door = asyncio.Lock()
@@ -128,9 +128,17 @@ class Crowd:
             if attendance.is_away:
                 task.cancel()
 
+    def leave(self) -> None:
+        """Take away who has not heard that the run is over: its link may be down for hours."""
+        for _, task in self._members:
+            task.cancel()
+
     async def _attend(self, attendance: Attendance) -> None:
         await attendance.run()
         await self._started.wait()  # else the first could seem to be the last
         self._staying -= 1
-        if self._endless and not (self._staying or attendance.is_over):
-            raise RunError("no client is online, and none ever will be again; set stop.time, or look at availability")
+        if self._staying < self._needed and not attendance.is_over:
+            raise RunError(
+                f"{self._staying} clients are or will ever be online, and a round needs {self._needed}; "
+                "set stop.time, or look at availability"
+            )

@@ -165,11 +165,11 @@ class TransferEnded(TaskEvent):
     wire: Bytes
     """Bytes on the wire if all of it had left: with headers, and with what was lost and sent again."""
     began: Seconds
-    """When its first byte was put on the link: a stall comes before it."""
+    """When its first byte was put on the link: a stall, or waiting for a link that is down, comes before it."""
     queued: Seconds
     """How much longer it took than with nothing beside it, and with the link up; 0 for one that has not left."""
     retransmitted: int
-    """Segments that were lost and sent again."""
+    """Segments that were lost and sent again; 0 for one that has not left."""
     delay: Seconds | None
     """From the last byte's leaving to the arrival; None for one that does not arrive."""
 

@@ -164,7 +164,7 @@ class _Play:
             exchange,
             asyncio.TaskGroup() as tasks,
         ):
-            crowd = Crowd(clock, tasks, endless=self._scenario.stop.time is None)
+            crowd = Crowd(clock, tasks, needed=0 if self._scenario.stop.time else self._scenario.rounds.quorum)
 
             async def enter(view: ClientView) -> EmulatedChannel:
                 await server.wait_until_gone(view.client)
@@ -250,6 +250,8 @@ class _Play:
         if crowd is not None:
             crowd.end()
         await server.finish(reason)
+        if crowd is not None:
+            crowd.leave()
         self.end(reason, end)
 
     async def _evaluate(self, weights: Vector, clock: Clock) -> Score:

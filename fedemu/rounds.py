@@ -7,8 +7,9 @@ FedAsync: goal 1).
 """
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from fedemu.clock import Clock
@@ -21,11 +22,11 @@ from fedemu.strategies._base import Strategy
 from fedemu.types import ClientId, Seconds, Selector, State, Vector
 
 PAUSE: Seconds = 1.0
-"""What a failed round takes at least: clients that cannot do anything would fail for ever in no time."""
-TIMELESS = 1000
+"""From the start of a failed round to the next one at least: clients that can do nothing would fail for ever."""
+TIMELESS = 10_000
 """Rounds in a row that may take no time where nothing but time ends a run."""
 AT_ONCE: Seconds = 0.01
-"""A task that is lost so soon makes no room for another one in the same round."""
+"""Whoever loses a task so soon gets no other in the same round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +122,17 @@ class Rounds:
 
     async def run(self) -> tuple[str, Seconds]:
         """Run to the end; return what ended it (accuracy, rounds or time), and when."""
-        reason, end = "rounds", 0.0
+        reason, end, pause = "rounds", 0.0, 0.0
         limit = self._clock.timeout_at(self._stop.time)
         try:
             async with limit:
                 while self._stop.rounds is None or self._round < self._stop.rounds:
                     self._round += 1
+                    await self._clock.sleep_until(pause)
                     started = self._clock.now()
                     closed = await self._one_round()
-                    if not closed:
-                        await self._clock.sleep_until(started + PAUSE)
                     end = self._clock.now()
+                    pause = end if closed else started + PAUSE
                     self._see_that_time_passes(started, end)
                     due = self._every is not None and self._round - max(self._evaluated, 0) >= self._every
                     if closed and due and await self._reaches_target():
@@ -157,6 +158,8 @@ class Rounds:
     async def _one_round(self) -> bool:
         """Return whether it closed with a new model."""
         policy, lost = self._policy, 0
+        useless: dict[ClientId, None] = {}
+        """Clients that lost a task at once: they would do so again, for ever."""
         if not self._open:
             await self._server.wait_for_idle(policy.quorum)
         started = self._clock.now()
@@ -176,9 +179,10 @@ class Rounds:
                 self._taken.append(outcome.assignment)
             else:
                 lost += 1
-            at_once = isinstance(outcome, Loss) and worked < AT_ONCE  # it would be so again, for ever
-            if not policy.barrier and not at_once and not self._has_enough(overdue):
-                self._ask()
+            if isinstance(outcome, Loss) and worked < AT_ONCE:
+                useless[outcome.assignment.view.client] = None
+            if not policy.barrier and not self._has_enough(overdue):
+                self._ask(useless)
         late, gone = self._close()
         now, count = self._clock.now(), len(self._taken)
         if count < policy.quorum:
@@ -193,11 +197,11 @@ class Rounds:
     def _has_enough(self, overdue: bool) -> bool:
         return len(self._taken) >= (self._policy.quorum if overdue else self._policy.goal)
 
-    def _ask(self) -> tuple[ClientId, ...]:
-        """Give tasks to as many idle clients as there is room for; return whom."""
+    def _ask(self, but: Mapping[ClientId, None] = MappingProxyType({})) -> tuple[ClientId, ...]:
+        """Give tasks to as many idle clients as there is room for, but not to these; return whom."""
         self._asked += 1
         rng = stream(self._seed, "select", self._asked)
-        idle = {view.client: view for view in self._server.idle}
+        idle = {view.client: view for view in self._server.idle if view.client not in but}
         chosen = tuple(self._select(list(idle.values()), self._policy.concurrency - len(self._open), rng))
         for client in chosen:
             extras = self._strategy.broadcast(

@@ -33,7 +33,7 @@ def of_run(result: Result) -> str:
             ("link", f"{group} {direction}: {_link(link)}")
             for group, directions in result.get("links", {}).items()
             for direction, link in directions.items()
-            if link["seconds"] is not None and (link["seconds"]["max"] or link["delay"]["max"])
+            if link["seconds"] is not None and (link["seconds"]["max"] or link["delay"] is None or link["delay"]["max"])
         ),
         *(("energy", f"{group}: {_energy(phases)}") for group, phases in result.get("energy", {}).items()),
         *(
@@ -54,7 +54,8 @@ def _link(link: Mapping[str, Any]) -> str:
     parts += [f"{count:,} {outcome}" for outcome, count in outcomes.items() if outcome != "delivered"]
     if link["throughput"] is not None:
         parts.append(f"{link['throughput']['p50'] / 1e6:.3g} Mbit/s")
-    parts.append(f"{1e3 * link['delay']['p50']:.3g} ms of delay (medians)")
+    if link["delay"] is not None:
+        parts.append(f"{1e3 * link['delay']['p50']:.3g} ms of delay (medians)")
     if link["queued"]["mean"]:
         parts.append(f"{show_duration(link['queued']['mean'])} queued")
     if link["retransmitted"]:

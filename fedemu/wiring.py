@@ -6,6 +6,7 @@ the pipe that it goes via, and the server's `down`.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from fedemu.links._base import Stage, Way
 from fedemu.links._bucket import Bucket
@@ -15,11 +16,12 @@ from fedemu.net.network import Pipe, Route
 from fedemu.net.path import Path
 from fedemu.rng import stream
 from fedemu.scenario import Scenario
+from fedemu.scenario.kind import Kind
 from fedemu.scenario.link import DIRECTIONS, Direction, Link
 from fedemu.scenario.link import Way as WayKeys
 from fedemu.scenario.shared import Shared
 from fedemu.scenario.trace import TraceKeys
-from fedemu.types import ClientId, Interval, Rng, Seconds
+from fedemu.types import Bytes, ClientId, Interval, Rng, Seconds
 
 BIN = 0.1
 """Seconds over which a recorded rate is averaged where several transfers share it."""
@@ -89,6 +91,7 @@ class Wiring:
         way = link.way(direction)
         own = [f"{client} {direction}"] if way.rate is not None else []
         shared = [] if self._apart and direction == "up" else self.crossed(client, direction)
+        made = _Made()
         recorded = None
         if way.trace is not None:
             trace = way.trace.read()
@@ -99,10 +102,10 @@ class Wiring:
 
         return Path(
             name=f"{client} {direction}",
-            periods=periods(link, direction, lambda keys, at: self._way(link, keys, client, direction, at)),
+            periods=periods(link, direction, lambda keys, at: self._way(link, keys, client, direction, at, made)),
             tcp=link.model(direction).build,
             route=Route((*own, *shared), recorded, link.weight),
-            bucket=None if way.burst is None or way.rate is None else Bucket(way.rate, way.burst),
+            bucket=None if way.burst is None else self._bucket(client, direction, way.burst),
             spells=spells(link, lambda *name: self._stream(*name, client)),
         )
 
@@ -145,21 +148,28 @@ class Wiring:
 
     # --- paths
 
-    def _way(self, link: Link, keys: WayKeys, client: ClientId, direction: Direction, at: Seconds) -> Way:
+    def _bucket(self, client: ClientId, direction: Direction, burst: Bytes) -> Bucket:
+        first = self._link(client).periods(direction)[0].way
+        assert first.rate is not None, "no burst without a rate"
+        return Bucket(first.rate, burst, changes=self._changes(client, direction))
+
+    def _way(
+        self, link: Link, keys: WayKeys, client: ClientId, direction: Direction, at: Seconds, made: "_Made"
+    ) -> Way:
         departure: list[tuple[str, Stage]] = []
         arrival: list[tuple[str, Stage]] = []
         if direction == "up" and link.stall is not None:
-            departure.append(("stall", link.stall.build()))
+            departure.append(("stall", made.of(link.stall)))
         if keys.reset is not None:
-            departure.append(("reset", keys.reset.build()))
+            departure.append(("reset", made.of(keys.reset)))
         if keys.held_up is not None:
-            arrival.append(("delay", keys.held_up.build()))
+            arrival.append(("delay", made.of(keys.held_up)))
         if self._server.delay:
             arrival.append(("server delay", delay(delay=self._server.delay)))
         if keys.stage is not None:
-            arrival.append(("stage", keys.stage.build()))
+            arrival.append(("stage", made.of(keys.stage)))
         if keys.drop is not None:
-            arrival.append(("drop", keys.drop.build()))
+            arrival.append(("drop", made.of(keys.drop)))
         rates = [self.pipes[name].rate for name in self.crossed(client, direction)]
         if keys.rate is not None:
             rates.append(keys.rate)
@@ -168,7 +178,7 @@ class Wiring:
         return Way(
             departure=tuple(departure),
             arrival=tuple(arrival),
-            loss=None if keys.loss is None else keys.loss.build(),
+            loss=None if keys.loss is None else made.of(keys.loss),
             rate=min(rates, default=float("inf")),
             delay=(keys.delay or 0.0) + self._server.delay,
             rtt=sum(self._delay(link, way, at) for way in DIRECTIONS),
@@ -188,3 +198,17 @@ class Wiring:
 
     def _stream(self, *name: str | int) -> Rng:
         return stream(self._scenario.seed, "link", *name)
+
+
+class _Made:
+    """What one direction of a link is made of: what is the same in two phases remembers from one to the other."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def of(self, kind: Kind) -> Any:
+        """Return what the kind makes, always the same."""
+        name = repr(kind)
+        if name not in self._made:
+            self._made[name] = kind.build()
+        return self._made[name]

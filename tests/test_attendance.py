@@ -19,7 +19,7 @@ from fedemu.attendance import Attendance
 from fedemu.client import join
 from fedemu.clock import VirtualClock, run
 from fedemu.compute.inline import inline
-from fedemu.errors import FedemuError
+from fedemu.errors import RunError
 from fedemu.events import (
     ClientJoined,
     ClientLeft,
@@ -236,10 +236,18 @@ def test_a_run_whose_clients_are_gone_for_good_ends_at_its_time(play: Callable[.
 
 
 @pytest.mark.timeout(20)
-def test_a_run_whose_clients_are_gone_for_good_and_that_has_no_time_is_an_error(play: Callable[..., Played]) -> None:
-    """Nobody can ever make the fourth round."""
-    with pytest.raises(FedemuError):
-        play(availability="{kind: always, until: 3500ms}", stop="{rounds: 10}")
+@pytest.mark.parametrize(
+    "availability",
+    ["{kind: always, until: 3500ms}", "{kind: always, after: 1s, until: 2s}", "{kind: bernoulli, probability: 0%}"],
+)
+def test_a_run_whose_clients_are_gone_for_good_and_that_has_no_time_is_an_error(
+    play: Callable[..., Played], availability: str
+) -> None:
+    """Nobody can ever make the tenth round, or any."""
+    with pytest.raises(
+        RunError, match=r"^[01] clients are or will ever be online, and a round needs 1; set stop\.time"
+    ):
+        play(availability=availability, stop="{rounds: 10}")
 
 
 def test_a_run_does_not_wait_for_those_who_are_away(play: Callable[..., Played]) -> None:

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+import fedemu.rounds
 from fedemu.devices._base import Equipment, Memory
+from fedemu.errors import RunError, first_of
 from fedemu.links.stall import stall
 from fedemu.rounds import RoundPolicy
 
@@ -389,10 +391,11 @@ def test_the_last_evaluation_names_the_round_that_made_the_model(toy):
 
 
 def test_clients_that_can_do_nothing_do_not_spin_rounds(toy):
-    """Too little memory on an ideal link: a failed round takes a second at least, so that three end at 3 s."""
+    """Too little memory on an ideal link: a failed round takes a second at least, and the last one ends the run."""
     small = Equipment(memory=Memory(11))
-    played = toy.play({"c/0": toy.Client(equipment=small)}, stop={"time": 3.0})
+    played = toy.play({"c/0": toy.Client(equipment=small)}, stop={"rounds": 3})
     assert [event.at for event in played.of("RoundFailed")] == [0.0, 1.0, 2.0]
+    assert played.end == 2.0  # nothing waits for a fourth
     assert [event.needed for event in played.of("MemoryExceeded")] == [12, 12, 12]
     assert {event.reason for event in played.of("UpdateLost")} == {"out of memory"}
 
@@ -402,4 +405,14 @@ def test_a_task_that_is_lost_at_once_makes_no_room_without_a_barrier(toy):
     clients = {"c/0": toy.Client(equipment=Equipment(memory=Memory(11))), "c/1": toy.Client()}
     played = toy.play(clients, policy={"goal": 1, "barrier": False, "late": "keep"}, stop={"rounds": 3})
     assert [event.at for event in played.of("RoundClosed")] == [1.0, 2.0, 3.0]
-    assert len(played.of("MemoryExceeded")) <= 6
+    assert len(played.of("MemoryExceeded")) == 3  # once a round
+
+
+def test_rounds_in_which_no_time_ever_passes_are_an_error(toy, monkeypatch):
+    """An ideal link, no training time, and only time to end the run: it would never come."""
+    monkeypatch.setattr(fedemu.rounds, "TIMELESS", 5)
+    with pytest.raises(ExceptionGroup) as caught:
+        toy.play({"c/0": toy.Client(takes=(0.0,))}, stop={"time": 3.0})
+    error = first_of(caught.value)
+    assert isinstance(error, RunError)
+    assert str(error).startswith("5 rounds have taken no emulated time")

@@ -168,11 +168,14 @@ def test_the_round_trip_is_that_of_both_directions_at_that_time(wire: Wire) -> N
 
 
 def test_what_holds_again_is_the_same_with_its_memory(wire: Wire) -> None:
-    """The chain of a correlated loss goes on after the phase as if nothing had been."""
+    """The chain of a correlated loss goes on in the phase, which does not touch it, and after it."""
     wiring = wire("{rate: 4Mbit/s, loss: {random: 1%, burst: 5}, schedule: [{at: 10s, lasting: 5s, up: {delay: 1s}}]}")
     periods = [way for _, way in wiring.path("phones/0", "up").periods]
     assert periods[0] is periods[2]
-    assert periods[0].loss is not periods[1].loss
+    assert periods[0].loss is periods[1].loss is not None
+    assert len(periods[1].arrival) == 1
+    other = wire("{rate: 4Mbit/s, loss: 1%, schedule: [{at: 10s, lasting: 5s, loss: 2%}]}").path("phones/0", "up")
+    assert other.periods[0][1].loss is not other.periods[1][1].loss
 
 
 def test_phases_that_touch_leave_no_gap(wire: Wire) -> None:

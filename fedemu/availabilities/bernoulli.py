@@ -15,7 +15,7 @@ def bernoulli(*, probability: Ratio = 0.8, period: Annotated[Duration, Field(gt=
     """Draw anew in every period who is online; FLGo's 1 - beta is `probability`.
 
     Args:
-        probability: Chance of being online.
+        probability: Chance of being online; below 0.001 % is never, above 99.999 % always.
         period: How long a draw holds; a round in FLGo.
     """
 

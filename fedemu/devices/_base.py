@@ -50,10 +50,6 @@ class Memory:
 
     size: Annotated[Size, Field(gt=0)]
 
-    def holds(self, parameters: int, training: Training) -> bool:
-        """Tell whether a model of that many parameters can be trained there."""
-        return memory_to_train(parameters, training) <= self.size
-
 
 def memory_to_train(parameters: int, training: Training) -> Bytes:
     """Return what training needs at least: vectors of the model's size in float32, 4 bytes a parameter.

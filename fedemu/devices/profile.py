@@ -4,7 +4,7 @@ The speeds are those of High-Performance Linpack (HPL: dense linear algebra in f
 training speed and not a measurement of it: training is float32, and small layers keep a processor less busy than one
 large matrix does. Trust the ratios between devices before the times; whoever has measured a time per example writes
 `constant` instead. Every board's speed is from the results table of https://github.com/geerlingguy/top500-benchmark
-(read at commit 0137a2e), which names an issue for each.
+(read at commit 0137a2e), which names an issue for each. It has no Raspberry Pi 3 and no Jetson, so neither is here.
 
 Phones have no Linpack table. Their tiers are the median CPU float score of the lower, middle and upper third of the
 333 phones in the AI Benchmark list of 2020 (Ignatov et al., AI Benchmark: All About Deep Learning on Smartphones in

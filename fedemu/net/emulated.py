@@ -90,7 +90,7 @@ class EmulatedChannel:
         packet = self._packet(request, sent)
         for name, stage in self._path.way(sent).departure:
             packet = self._pass(stage, name, packet, request) or packet  # nothing is dropped before it leaves
-        journey = _Journey(request.size, grid(packet.at))
+        journey = _Journey(request.size, grid(packet.at), grid(packet.at))
         outcome: Outcome = "cut"
         try:
             await self._clock.sleep_until(packet.at)
@@ -129,7 +129,7 @@ class EmulatedChannel:
     async def _cross(self, journey: "_Journey", packet: Packet, message: Message, patience: Seconds) -> None:
         """Bring a message through the pipes, with as many pauses as the link is down."""
         path = self._path
-        start = await self._wait_until_up(journey.began, patience)
+        start = journey.began = await self._wait_until_up(journey.began, patience)
         way = path.way(start)
         bursts = self._bursts(way, packet, message, start)
         journey.wire, journey.lost = sum(burst.size for burst in bursts), sum(burst.lost for burst in bursts)
@@ -142,12 +142,13 @@ class EmulatedChannel:
             bursts = _after(bursts, at_once)
         journey.alone = alone(bursts, path.route, way.rate, start)
         transfer = journey.transfer = Transfer(self._network, bursts, path.route, at_once)
+        end = None
         try:
-            journey.left = await self._run(transfer, start, patience)
+            end = journey.left = await self._run(transfer, start, patience)
         finally:
+            self._rested = self._clock.now() if end is None else end
             if path.bucket is not None:
-                path.bucket.rest(max(start, min(journey.left, self._clock.now())))
-        self._rested = journey.left
+                path.bucket.rest(self._rested)
         if packet.cut is not None:
             self._tcp, self._rested = path.tcp(), -math.inf
             await self._clock.sleep_until(journey.left + way.delay)
@@ -238,6 +239,8 @@ class _Journey:
     """One attempt on its way."""
 
     size: Bytes
+    due: Seconds
+    """When it would begin with the link up."""
     began: Seconds
     left: Seconds = math.nan
     wire: Bytes = 0
@@ -254,10 +257,11 @@ class _Journey:
 
     def told(self, outcome: Outcome, arrived: Seconds | None = None) -> Carried:
         has_left = outcome in ("delivered", "dropped")
-        queued = grid(self.left - self.began - self.alone) if has_left else 0.0
+        queued = grid(self.left - self.due - self.alone) if has_left else 0.0
         queued = queued if queued > 2e-9 else 0.0  # less is rounding
         delay = None if arrived is None else grid(arrived - self.left)
-        return Carried(outcome, self.began, self.left, self.sent, self.wire, queued, self.lost, delay)
+        lost = self.lost if has_left else 0
+        return Carried(outcome, self.began, self.left, self.sent, self.wire, queued, lost, delay)
 
 
 def _after(bursts: Sequence[Burst], size: Bytes) -> Sequence[Burst]:

@@ -209,7 +209,7 @@ class Metrics:
         link = event.group, event.direction
         self._transfers.labels(*link, event.outcome).inc()
         self._retransmitted.labels(*link).inc(event.retransmitted)
-        if event.delay is not None:
+        if event.outcome in ("delivered", "dropped"):
             self._transfer.labels(*link).observe(event.at - event.began)
             self._queued.labels(*link).inc(event.queued)
 

@@ -37,12 +37,13 @@ class _Link:
         self._outcomes[event.outcome] += 1
         self._bytes += event.bytes
         self._retransmitted += event.retransmitted
-        if event.delay is None:
+        if event.outcome not in ("delivered", "dropped"):
             return
         seconds = event.at - event.began
         self._seconds.append(seconds)
         self._queued.append(event.queued)
-        self._delays.append(event.delay)
+        if event.delay is not None:
+            self._delays.append(event.delay)
         if seconds > 0:
             self._rates.append(8 * event.bytes / seconds)
 

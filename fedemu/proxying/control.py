@@ -129,7 +129,7 @@ async def _mapping(request: web.Request) -> dict[str, Any]:
     data = await request.read()
     try:
         body = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _Refused(f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise _Refused('the body is not an object; write e.g. {"delay": "40ms"}')

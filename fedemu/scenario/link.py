@@ -172,9 +172,9 @@ class Link(Way):
     def model(self, direction: Direction) -> Kind:
         """Return the TCP model: a link without a rate has TCP only to lose packets of."""
         way = self.way(direction)
-        if way.tcp is not None and (way.is_limited or way.loss is not None):
-            return way.tcp
         loses = any(period.way.loss is not None for period in self.periods(direction))
+        if way.tcp is not None and (way.is_limited or loses):
+            return way.tcp
         return Kind("links.tcp", "rounds" if loses else "slow-start" if way.is_limited else "none")
 
     @property

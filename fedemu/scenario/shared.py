@@ -89,7 +89,7 @@ class Shared(SharedWay):
             if not changed:
                 yield Clash(keys, ("schedule", place), "nothing is different meanwhile; write e.g. rate: 1Mbit/s")
             missing = [direction for direction in changed if self.way(direction).rate is None]
-            if missing and (len(missing) == len(changed) or any(getattr(phase, direction) for direction in missing)):
+            if missing:
                 text = "no meaning where the pipe itself has no constant rate; set rate there"
                 yield Clash(keys, ("schedule", place), text)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fedemu.devices._base import Energy, Memory, Straggler, memory_to_train
+from fedemu.devices._base import Energy, Straggler, memory_to_train
 from fedemu.types import Training
 
 
@@ -29,13 +29,6 @@ def test_training_needs_three_vectors_and_four_with_momentum() -> None:
     """1,000 parameters of 4 bytes: received, local, gradient = 12 kB; the momentum buffer makes 16 kB."""
     assert memory_to_train(1000, Training()) == 12_000
     assert memory_to_train(1000, Training(momentum=0.9)) == 16_000
-
-
-def test_memory_holds_what_fits_to_the_byte() -> None:
-    """12 kB is enough for 1,000 parameters, one byte less is not."""
-    assert Memory(12_000).holds(1000, Training())
-    assert not Memory(11_999).holds(1000, Training())
-    assert not Memory(12_000).holds(1000, Training(momentum=0.5))
 
 
 def test_energy_is_power_times_time_of_each_phase() -> None:

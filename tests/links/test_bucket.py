@@ -8,6 +8,14 @@ RATE = 8e6
 """Bits per second: 1 MB/s."""
 
 
+def test_tokens_come_at_the_rate_of_their_time() -> None:
+    """8 kbit/s, and 80 bit/s from 10 s to 20 s: in 2 s from 9 s on come 1000 and 10 bytes."""
+    bucket = Bucket(8000.0, 5000, changes=[(10.0, 80.0), (20.0, 8000.0)])
+    bucket.take(5000, 9.0)
+    assert bucket.take(5000, 11.0) == 5000 - 1010
+    assert bucket.take(5000, 21.0) == 5000 - (90 + 1000)
+
+
 def test_a_rested_bucket_passes_its_burst_at_once() -> None:
     """100 kB of 250 kB need not wait, and there is nothing left for what comes right behind."""
     bucket = Bucket(RATE, 100_000)

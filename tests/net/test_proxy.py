@@ -467,7 +467,9 @@ async def controlled(link: Path) -> AsyncIterator[tuple[Proxy, Callable]]:
     async with proxied(link, control=HERE, metrics_port=0) as (proxy, said), aiohttp.ClientSession() as session:
         url = next(text.split()[-1] for text in said if text.startswith("control"))
 
-        async def call(method: str, path: str, body: object = None, text: str | None = None) -> tuple[int, object]:
+        async def call(
+            method: str, path: str, body: object = None, text: str | bytes | None = None
+        ) -> tuple[int, object]:
             data = text if text is not None else None if body is None else json.dumps(body)
             async with session.request(method, url + path, data=data) as answer:
                 return answer.status, await answer.json() if "json" in answer.content_type else await answer.text()
@@ -523,6 +525,9 @@ async def test_what_is_not_json_is_told(file) -> None:
         status, answer = await call("PUT", "/link", text="{delay: 1ms}")
         assert status == 400
         assert answer["error"].startswith("the body is not JSON: Expecting property name enclosed in double quotes")
+        status, answer = await call("PUT", "/link", text=b'"\xe9"')
+        assert status == 400
+        assert answer["error"].startswith("the body is not JSON: 'utf-8")
 
 
 async def test_a_disabled_proxy_refuses_and_cuts_until_it_is_enabled(file) -> None:

@@ -153,6 +153,7 @@ def check(directory: Path, head: str, lines: str, line: int, key: str, text: str
         ("rate: 1Mbit/s\ntcp: {kind: rounds, model: mean}", 2, "tcp.model", "kind says it already"),
         ("tcp: none", 1, "tcp", "no meaning without rate, as a link without rate has no TCP"),
         ("rate: 1Mbit/s\ndown:\n  delay: 1ms\ntcp: non", 4, "tcp", "'non' is not a TCP model; did you mean 'none'"),
+        ("stage: {kind: 'os:getcwd'}", 1, "stage", "makes '"),
         # calls
         ("drop: 101%", 1, "drop", "'101%' is outside of 0..1"),
         ("drop: {requests: 1%}", 1, "drop.requests", "'requests' is not a key here; did you mean 'request'?"),

@@ -21,12 +21,10 @@ def test_a_preset_is_a_link(name: str) -> None:
     assert all((link.way(direction).rate or 0) > 0 for direction in ("up", "down"))
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", sorted(PRESETS.keys() - {"5g", "lora"}))  # from two sources, and from a formula
 def test_the_figures_stand_in_the_source(name: str) -> None:
     """Each rate's number is in the source's words, and the round trip is twice the delay."""
     link, source = Link.model_validate(dict(preset(name))), PRESETS[name].source
-    if name in ("5g", "lora"):  # from two sources, and from a formula
-        return
     numbers = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", source)}
     for direction in ("up", "down"):
         rate = link.way(direction).rate
