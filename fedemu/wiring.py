@@ -21,7 +21,7 @@ from fedemu.scenario.link import DIRECTIONS, Direction, Link
 from fedemu.scenario.link import Way as WayKeys
 from fedemu.scenario.shared import Shared
 from fedemu.scenario.trace import TraceKeys
-from fedemu.types import Bytes, ClientId, Interval, Rng, Seconds
+from fedemu.types import ClientId, Interval, Rng, Seconds
 
 BIN = 0.1
 """Seconds over which a recorded rate is averaged where several transfers share it."""
@@ -45,6 +45,28 @@ def periods(
             built[id(keys)] = way(keys, at)
         result.append((since + at, built[id(keys)]))
     return result
+
+
+def pipe(link: Link, direction: Direction, since: Seconds = 0.0) -> Pipe | None:
+    """Return the pipe of one direction of a link of constant rates; None if it has none.
+
+    Args:
+        link: Its keys.
+        direction: Of them.
+        since: When time 0 of the link is.
+    """
+    (_, first), *later = link.periods(direction)
+    if first.rate is None:
+        return None
+    return Pipe(first.rate, [(since + at, way.rate) for at, way in later if way.rate is not None])
+
+
+def bucket(link: Link, direction: Direction, since: Seconds = 0.0) -> Bucket | None:
+    """Return the token bucket of one direction of a link; None if it has none. The arguments are those of `pipe`."""
+    burst, own = link.way(direction).burst, pipe(link, direction, since)
+    if burst is None or own is None:
+        return None
+    return Bucket(own.rate, burst, since=since, changes=tuple(own.changes))
 
 
 def spells(link: Link, draw: Callable[..., Rng], since: Seconds = 0.0) -> Spells | None:
@@ -81,9 +103,9 @@ class Wiring:
         self.pipes = dict(self._shared_pipes())
         for client in clients:
             for direction in DIRECTIONS:
-                way = self._link(client).periods(direction)[0].way
-                if way.rate is not None:
-                    self.pipes[f"{client} {direction}"] = Pipe(way.rate, self._changes(client, direction))
+                own = pipe(self._link(client), direction)
+                if own is not None:
+                    self.pipes[f"{client} {direction}"] = own
 
     def path(self, client: ClientId, direction: Direction) -> Path:
         """Return what stands between the two ends of a client's connection in one direction."""
@@ -105,7 +127,7 @@ class Wiring:
             periods=periods(link, direction, lambda keys, at: self._way(link, keys, client, direction, at, made)),
             tcp=link.model(direction).build,
             route=Route((*own, *shared), recorded, link.weight),
-            bucket=None if way.burst is None else self._bucket(client, direction, way.burst),
+            bucket=bucket(link, direction),
             spells=spells(link, lambda *name: self._stream(*name, client)),
         )
 
@@ -141,17 +163,7 @@ class Wiring:
                 changes += [(phase.at, rate), (phase.at + phase.lasting, way.rate)]
         return Pipe(way.rate, changes, traffic)
 
-    def _changes(self, client: ClientId, direction: Direction) -> Sequence[tuple[Seconds, float]]:
-        """Return the rates that the schedule of a client's own link asks for."""
-        periods = self._link(client).periods(direction)[1:]
-        return [(period.at, period.way.rate) for period in periods if period.way.rate is not None]
-
     # --- paths
-
-    def _bucket(self, client: ClientId, direction: Direction, burst: Bytes) -> Bucket:
-        first = self._link(client).periods(direction)[0].way
-        assert first.rate is not None, "no burst without a rate"
-        return Bucket(first.rate, burst, changes=self._changes(client, direction))
 
     def _way(
         self, link: Link, keys: WayKeys, client: ClientId, direction: Direction, at: Seconds, made: "_Made"

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from fedemu.errors import Fault, ScenarioError
 from fedemu.keys import Loc, Wrong, worded
 from fedemu.links._base import Way
-from fedemu.links._bucket import Bucket
 from fedemu.links._trace import Trace
 from fedemu.links.tcp.none import none
 from fedemu.net.network import Pipe, Route
@@ -22,7 +21,7 @@ from fedemu.scenario.link import DIRECTIONS, Direction, Link, with_preset
 from fedemu.scenario.link import Way as WayKeys
 from fedemu.scenario.source import Place, Source, anchored, first_comment, read
 from fedemu.types import Seconds
-from fedemu.wiring import periods, spells
+from fedemu.wiring import bucket, periods, pipe, spells
 
 _TCP = "the two ends have a real TCP, to which an emulated one would only be added; leave it out"
 _REFUSED: Mapping[str, str] = {
@@ -70,20 +69,15 @@ class LinkFile:
             name=direction,
             periods=periods(self.keys, direction, lambda way, _: self._way(direction, way, rtt), since),
             route=Route([] if keys.rate is None else [direction], recorded),
-            bucket=None if keys.burst is None or keys.rate is None else Bucket(keys.rate, keys.burst, since=since),
+            bucket=bucket(self.keys, direction, since),
             tcp=none,
             spells=spells(self.keys, partial(stream, seed, "proxy", connection), since),
         )
 
     def pipes(self, since: Seconds) -> Mapping[str, Pipe]:
         """Return the pipes that its paths cross."""
-        found: dict[str, Pipe] = {}
-        for direction in DIRECTIONS:
-            (_, usual), *later = self.keys.periods(direction)
-            if usual.rate is not None:
-                changes = [(since + at, way.rate or usual.rate) for at, way in later]
-                found[direction] = Pipe(usual.rate, changes)
-        return found
+        found = {direction: pipe(self.keys, direction, since) for direction in DIRECTIONS}
+        return {direction: own for direction, own in found.items() if own is not None}
 
     def _way(self, direction: Direction, keys: WayKeys, rtt: Seconds) -> Way:
         kinds = {"reset": keys.reset, "stall": self.keys.stall if direction == "up" else None}
