@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from fedemu.clock import Clock
 from fedemu.errors import NetworkError, PeerError
@@ -140,6 +141,8 @@ class Server:
             async with self._clock.timeout_at(self._clock.now() + PARTING):
                 while self._sessions:
                     await self._change()
+        for session in self._sessions.values():  # their links may be down for hours
+            session.serving.cancel()
 
     def _dismiss(self, session: Session, reason: str) -> None:
         session.goodbye = reason
@@ -161,7 +164,9 @@ class Server:
         refusal: PeerError | None = None
         client, group, reason = seat.view.client, seat.view.group, "the server stopped"
         async with asyncio.TaskGroup() as tasks, seat.behind(conversation) as emulated:
-            session = self._sessions[client] = Session(seat, emulated, tasks)
+            session = self._sessions[client] = Session(
+                seat, emulated, tasks, cast("asyncio.Task[None]", asyncio.current_task())
+            )
             try:
                 # first: as soon as it is welcomed, the next client may join
                 self._emit(ClientJoined(at=self._clock.now(), client=client, group=group))

@@ -86,6 +86,8 @@ class Session:
     seat: Seat
     channel: EmulatedChannel
     tasks: asyncio.TaskGroup
+    serving: asyncio.Task[None]
+    """Serves the connection to its end."""
     work: dict[tuple[int, int], Assignment] = field(default_factory=dict)
     """By round and turn: what is not concluded, and the last few that are."""
     goodbye: str | None = None

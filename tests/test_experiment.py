@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedemu import experiment
+from fedemu import experiment, server
 from fedemu.compute.inline import inline
 from fedemu.compute.pool import pool
 from fedemu.errors import RunError
@@ -204,3 +204,25 @@ def test_nothing_is_written_without_a_directory(scenario: Path, tmp_path: Path) 
     """The scenario stays the only file."""
     play(scenario)
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
+
+
+SCENARIO_OF_A_CUT = """\
+clock: real
+dataset: {kind: digits, examples: 100}
+partition: {kind: iid}
+model: {kind: softmax}
+strategy: {kind: fedavg}
+clients:
+  a: {count: 2, device: {kind: constant, per_example: 1ms}, link: {schedule: [{at: 200ms, lasting: 1h, cut: {}}]}}
+stop: {time: 500ms}
+"""
+
+
+@pytest.mark.timeout(30)
+def test_a_run_ends_though_its_clients_cannot_hear_that_it_does(tmp_path: Path, monkeypatch) -> None:
+    """Cut off for an hour from 0.2 s on; time is over at 0.5 s, and half a second later nobody is waited for."""
+    monkeypatch.setattr(server, "PARTING", 0.5)
+    (tmp_path / "cut.yaml").write_text(SCENARIO_OF_A_CUT)
+    with inline()() as compute:
+        result = experiment.run(load(tmp_path / "cut.yaml").cells[0], compute)
+    assert (result["stopped_by"], result["emulated_seconds"]) == ("time", 0.5)
