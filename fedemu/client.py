@@ -260,7 +260,7 @@ class _Desk:
             client.emit(UpdateSent(**self._about(assignment), bytes=message.size))
             return message
 
-        def retried(reason: str, wait: Seconds) -> None:
+        def retried(_: int, reason: str, wait: Seconds) -> None:
             client.emit(CallRetried(**self._about(assignment), direction="up", reason=reason, wait=wait))
 
         who = (client.view.client, "up", assignment.round, assignment.turn)

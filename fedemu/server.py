@@ -302,8 +302,9 @@ class Server:
             self._emit(TaskSent(**assignment.about(self._clock), bytes=message.size, version=assignment.version))
             return message
 
-        def retried(reason: str, wait: Seconds) -> None:
-            self._emit(CallRetried(**assignment.about(self._clock), direction="down", reason=reason, wait=wait))
+        def retried(number: int, reason: str, wait: Seconds) -> None:
+            about = assignment.about(self._clock) | {"attempt": number}  # an update may have told another by now
+            self._emit(CallRetried(**about, direction="down", reason=reason, wait=wait))
 
         client, round, turn = assignment.view.client, assignment.round, assignment.turn
         try:

@@ -21,7 +21,7 @@ async def call(
     clock: Clock,
     meter: Meter,
     draw: Callable[[int], Rng],
-    retried: Callable[[str, Seconds], None],
+    retried: Callable[[int, str, Seconds], None],
 ) -> None:
     """Send until the acknowledgement is here.
 
@@ -38,7 +38,7 @@ async def call(
         clock: Waits.
         meter: Counts the bytes of all attempts.
         draw: The random stream for the wait after an attempt.
-        retried: Told, after each failed attempt but the last, why it failed and the wait that follows.
+        retried: Told, after each failed attempt but the last, its number, why it failed and the wait that follows.
 
     Raises:
         NetworkError: The last attempt was not acknowledged either.
@@ -55,7 +55,7 @@ async def call(
                 return
         if number < retry.attempts:
             wait = retry.wait(number, draw(number))
-            retried(reason, wait)
+            retried(number, reason, wait)
             if await _done_by(acknowledged, clock, clock.now() + wait):
                 return
     raise NetworkError(f"{reason} after {retry.attempts} attempts")
