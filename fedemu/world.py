@@ -48,6 +48,10 @@ class World:
         self._exchange = exchange
         self._wiring = Wiring(scenario, learning.shards, apart=exchange is None)
         self._network = Network(clock, self._wiring.pipes)
+        self._equipment = {
+            name: Equipment() if group.device is None else equipment(group.device.house)
+            for name, group in scenario.clients.items()
+        }
         self.views = {
             client: ClientView(client, client.partition("/")[0], len(shard))
             for client, shard in learning.shards.items()
@@ -81,7 +85,7 @@ class World:
             view=view,
             work=Work(view.num_examples, self._scenario.training_in(view.group).epochs, lambda: learning.arithmetic),
             device=constant(per_example=0.0) if group.device is None else group.device.build(),
-            equipment=self._equipment(view),
+            equipment=self._equipment[view.group],
             needs=memory_to_train(learning.layout.size, self._scenario.training_in(view.group)),
             retry=self._retry(view),
             seed=self._scenario.seed,
@@ -135,14 +139,10 @@ class World:
     def _tell(self, view: ClientView, direction: Direction, message: Message, carried: Carried) -> None:
         event = transfer_ended(self._clock.now(), view, direction, message, carried)
         self._emit(event)
-        if (energy := self._equipment(view).energy) is not None:
+        if (energy := self._equipment[view.group].energy) is not None:
             joules = energy.joules(**{direction: carried.left - carried.began})
             about = {key: getattr(event, key) for key in ("at", "client", "group", "round", "attempt")}
             self._emit(EnergySpent(**about, phase=direction, joules=joules))
-
-    def _equipment(self, view: ClientView) -> Equipment:
-        device = self._scenario.clients[view.group].device
-        return Equipment() if device is None else equipment(device.house)
 
     def _retry(self, view: ClientView) -> Retry:
         return self._scenario.clients[view.group].link.retries or Retry(attempts=1)

@@ -97,13 +97,28 @@ class Cut(Keys):
     """blackhole: who sends waits, and gives an attempt up after the retry timeout; refuse: it is told at once."""
 
 
-class Phase(Conditions):
-    """What is different for some time; keys beside up and down hold for both directions."""
+class Entry(Keys):
+    """Some time of a schedule."""
 
     at: Duration
     """When it begins."""
     lasting: Annotated[Duration, Field(gt=0)]
     """How long it lasts."""
+
+
+def out_of_order(schedule: Sequence[Entry]) -> Iterator[Clash]:
+    """Yield the entries of a schedule that begin before the one above them ends."""
+    end = 0.0
+    for place, entry in enumerate(schedule):
+        if entry.at < end:
+            text = f"begins at {entry.at:g}s, before the one above it ends at {end:g}s; write them in order of time"
+            yield Clash(frozenset({"schedule", "up", "down"}), ("schedule", place, "at"), text)
+        end = entry.at + entry.lasting
+
+
+class Phase(Conditions, Entry):
+    """What is different for some time; keys beside up and down hold for both directions."""
+
     up: Conditions = Conditions()
     """From client to server."""
     down: Conditions = Conditions()
@@ -214,13 +229,10 @@ class Link(Way):
         yield from self._phase_clashes()
 
     def _phase_clashes(self) -> Iterator[Clash]:
-        usual, keys, end = {d: self.way(d) for d in DIRECTIONS}, frozenset({"schedule", "up", "down"}), 0.0
+        usual, keys = {d: self.way(d) for d in DIRECTIONS}, frozenset({"schedule", "up", "down"})
+        yield from out_of_order(self.schedule)
         for place, phase in enumerate(self.schedule):
             at = ("schedule", place)
-            if phase.at < end:
-                text = f"begins at {phase.at:g}s, before the one above it ends at {end:g}s; write them in order of time"
-                yield Clash(keys, (*at, "at"), text)
-            end = phase.at + phase.lasting
             if phase.cut is None and not any(phase.of(direction) for direction in DIRECTIONS):
                 yield Clash(keys, at, "nothing is different meanwhile; write e.g. up: {rate: 1Mbit/s}, or cut: {}")
             for direction in DIRECTIONS:

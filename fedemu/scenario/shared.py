@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from fedemu.keys import Clash, Keys
 from fedemu.scenario.kind import Kind, KindOf
-from fedemu.scenario.link import DIRECTIONS, Direction
+from fedemu.scenario.link import DIRECTIONS, Direction, Entry, out_of_order
 from fedemu.scenario.trace import TraceKeys, by_file
 from fedemu.units import Duration, Rate
 
@@ -31,13 +31,9 @@ class SharedPhaseWay(Keys):
     """Bits per second meanwhile; 0 lets nothing through."""
 
 
-class SharedPhase(Keys):
+class SharedPhase(Entry):
     """What is different for some time in a pipe that several clients share."""
 
-    at: Duration
-    """When it begins."""
-    lasting: Annotated[Duration, Field(gt=0)]
-    """How long it lasts."""
     rate: Rate | None = None
     """Bits per second meanwhile; 0 lets nothing through."""
     up: SharedPhaseWay | None = None
@@ -78,13 +74,9 @@ class Shared(SharedWay):
             if way.background is not None and way.rate is None and way.trace is None:
                 at = (direction, "background") if "background" in own else ("background",)
                 yield Clash(parts, at, "no meaning without rate, as there is no pipe to share; set rate")
-        end = 0.0
+        yield from out_of_order(self.schedule)
         for place, phase in enumerate(self.schedule):
             keys = frozenset({"schedule", "rate", "up", "down"})
-            if phase.at < end:
-                text = f"begins at {phase.at:g}s, before the one above it ends at {end:g}s; write them in order of time"
-                yield Clash(keys, ("schedule", place, "at"), text)
-            end = phase.at + phase.lasting
             changed = [d for d in DIRECTIONS if phase.rate_of(d) is not None]
             if not changed:
                 yield Clash(keys, ("schedule", place), "nothing is different meanwhile; write e.g. rate: 1Mbit/s")
