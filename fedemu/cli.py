@@ -5,14 +5,13 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedemu import experiment, guest, replay, summary, verify
-from fedemu.compute._base import Compute
+from fedemu import campaign, comparison, experiment, guest, replay, summary, verify
 from fedemu.errors import Fault, FedemuError, ScenarioError
 from fedemu.events import Observer
 from fedemu.net.proxy.sockets import Address, address
@@ -59,6 +58,10 @@ def _arguments() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a scenario, or every cell of its matrix")
     _take_scenario(run)
     _take_service(run)
+    run.add_argument("--jobs", type=_JOBS, default=1, metavar="N", help="runs of a grid at once, each in a process")
+    run.add_argument(
+        "--resume", action="store_true", help="go on with --out: leave out the runs that have come to their end"
+    )
     run.set_defaults(command=_run)
 
     again = commands.add_parser("replay", help="run a run directory again and tell the first event that differs")
@@ -126,7 +129,7 @@ def _take_scenario(parser: argparse.ArgumentParser) -> None:
 
 
 def _take_how(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(metrics_port=None, linger=0.0)
+    parser.set_defaults(metrics_port=None, linger=0.0, jobs=1, resume=False)
     parser.add_argument("--transport", choices=["memory", "grpc", "grpc-unix"], help="replace the transport")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
@@ -137,13 +140,6 @@ def _take_service(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--linger", type=_duration, metavar="TIME", help="go on answering Prometheus so long after the run"
     )
-    for later in ("--resume", "--jobs"):
-        parser.add_argument(later, nargs="?", action=_NotBuilt, help=argparse.SUPPRESS)
-
-
-class _NotBuilt(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.error(f"{self.option_strings[0]} is not built yet")
 
 
 def _setting(text: str) -> tuple[str, str]:
@@ -153,10 +149,10 @@ def _setting(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _number_to(limit: int) -> Callable[[str], int]:
+def _number_to(limit: int, least: int = 0) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) > limit:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {limit}")
+        if not text.isdecimal() or not least <= int(text) <= limit:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {limit}")
         return int(text)
 
     return parse
@@ -166,6 +162,7 @@ _PORT, _SLOT = _number_to(65535), _number_to(2**32 - 1)
 
 
 _SEED = _number_to(2**63 - 1)
+_JOBS = _number_to(1024, least=1)
 
 
 def _address(text: str) -> Address:
@@ -186,38 +183,43 @@ def _load(arguments: argparse.Namespace, clock: str | None, transport: str | Non
     plan = load(arguments.scenario, arguments.set, seed=arguments.seed, clock=clock, transport=transport)
     if arguments.linger and arguments.metrics_port is None:
         raise ScenarioError([Fault("--linger", 1, "linger", "no meaning without --metrics-port")])
-    if arguments.out is not None and arguments.out.exists():
+    if arguments.resume and arguments.out is None:
+        raise ScenarioError([Fault("--resume", 1, "resume", "no meaning without --out")])
+    if arguments.jobs > 1 and arguments.metrics_port is not None:
+        fault = "runs at once cannot share --metrics-port; leave out one of the two"
+        raise ScenarioError([Fault("--jobs", 1, "jobs", fault)])
+    if arguments.out is not None and arguments.out.exists() and not arguments.resume:
         raise ScenarioError([Fault("--out", 1, str(arguments.out), "exists already; name a new directory")])
     return plan
 
 
 def _run(arguments: argparse.Namespace) -> int:
     plan = _load(arguments, arguments.clock, arguments.transport)
-    runs = []
-    with _workers(plan.cells) as compute:
-        for number, cell in enumerate(plan.cells, start=1):
-            out = arguments.out and arguments.out / cell.path
-            with _watched(cell, arguments, silent=plan.is_grid) as observers:
-                result = experiment.run(cell, compute, observers=observers, out=out, question=plan.question)
-                runs.append((cell.values, result))
-                if not plan.is_grid:
-                    _say(summary.of_run(result))
-                elif not arguments.quiet:
-                    _tell(f"[{number}/{len(plan.cells)}] {cell.path}: {result['emulated_seconds']:.3f} s emulated")
+
+    def tell(run: campaign.Progress) -> None:
+        if not plan.is_grid:
+            _say(summary.of_run(run.result))
+        elif not arguments.quiet:
+            how = "there already" if run.is_old else f"{run.result['emulated_seconds']:.3f} s emulated"
+            _tell(f"[{run.number}/{len(plan.cells)}] {run.cell.path}: {how}")
+
+    runs = campaign.run(
+        plan,
+        out=arguments.out,
+        jobs=arguments.jobs,
+        resume=arguments.resume,
+        watch=lambda cell: _watched(cell, arguments, silent=plan.is_grid),
+        tell=tell,
+    )
     if plan.is_grid:
-        _say(summary.of_grid(plan.axes, runs))
+        _say(comparison.as_text(comparison.compared(runs)))
     return 0
-
-
-def _workers(cells: Iterable[Cell]) -> AbstractContextManager[Compute]:
-    """Start workers that are enough for each of the cells."""
-    return experiment.workers(max((cell.scenario for cell in cells), key=lambda scenario: scenario.cohort))
 
 
 def _replay(arguments: argparse.Namespace) -> int:
     recordings = replay.recordings(arguments.folder, transport=arguments.transport)
     status = 0
-    with _workers(recording.cell for recording in recordings) as compute:
+    with experiment.workers_for(recording.cell.scenario for recording in recordings) as compute:
         for recording in recordings:
             with _watched(recording.cell, arguments, silent=len(recordings) > 1) as observers:
                 verdict = replay.replay(recording, compute, observers=observers)

@@ -1,13 +1,17 @@
 """A client: it waits for tasks, trains, and answers, over a connection that takes its time."""
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from fedemu.clock import Clock, finish
-from fedemu.compute._base import Job
+from fedemu.codecs._base import Coding
+from fedemu.compute._base import Job, Learned
 from fedemu.devices._base import Device, Equipment, Work
 from fedemu.errors import NetworkError, PeerError
 from fedemu.events import (
@@ -28,7 +32,7 @@ from fedemu.net.channel import Conversation
 from fedemu.net.emulated import EmulatedChannel, Meter
 from fedemu.net.messages import PROTOCOL, Message
 from fedemu.rng import stream
-from fedemu.types import Bytes, ClientView, Seconds, State, Trained
+from fedemu.types import Bytes, ClientView, Encoded, Payload, Seconds, State, Vector
 
 
 async def join(conversation: Conversation, group: str, slot: int | None) -> pb.Welcome:
@@ -67,7 +71,7 @@ class Participant:
 
     Args:
         view: Who it is.
-        work: What one local training asks of its device.
+        work: What a local training asks of its device, by the round.
         device: How long that takes.
         equipment: What stands around the device.
         needs: Bytes of memory that training needs.
@@ -77,19 +81,27 @@ class Participant:
         clock: Tells the time of events, and waits.
         emit: Takes the events.
         memory: What the algorithm remembers here.
+        budget: Time for a training: whole epochs that do not fit, except the first, are left out.
+        coding: Time that it takes to decode a model and to encode an update.
+        down: How models to it are encoded; None, they are not.
+        keeps_models: It gets the difference to a model that it has acknowledged.
     """
 
     view: ClientView
-    work: Work
+    work: Callable[[int], Work]
     device: Device
     equipment: Equipment
     needs: Bytes
     retry: Retry
     seed: int
-    train: Callable[[Job], "Future[tuple[Trained, State]]"]
+    train: Callable[[Job], "Future[Learned]"]
     clock: Clock
     emit: Observer
     memory: Memory = field(default_factory=Memory)
+    budget: Seconds = math.inf
+    coding: Seconds = 0.0
+    down: Coding | None = None
+    keeps_models: bool = False
 
     async def run(self, channel: EmulatedChannel) -> None:
         """Take part until the server says goodbye.
@@ -127,6 +139,8 @@ class _Assignment:
     attempt: int = 1
     up: Meter = field(default_factory=Meter)
     answer: "asyncio.Future[Any]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    job: Job | None = None
+    """What is to be trained, until it is."""
     learned: State | None = None
     """What to remember if the update is accepted; None until it is trained."""
     task: asyncio.Task[None] | None = None
@@ -142,6 +156,8 @@ class _Desk:
     def __init__(self, client: Participant, channel: EmulatedChannel, tasks: asyncio.TaskGroup) -> None:
         self._client, self._channel, self._tasks = client, channel, tasks
         self._current: _Assignment | None = None
+        self._models: dict[tuple[int, int], Vector] = {}
+        """By round and turn: those that a difference may be to."""
         self.has_left = False
         """It says nothing more, not even that it gives up."""
 
@@ -186,6 +202,7 @@ class _Desk:
         if self._is_current(task.assignment):  # it comes again, since the receipt was lost
             return
         self.clear()
+        weights, extras = self._unpacked(task, message.vectors)
         assignment = self._current = _Assignment(task.assignment.round, task.assignment.turn)
         event = TaskReceived(
             **self._about(assignment) | {"attempt": task.assignment.attempt},
@@ -198,13 +215,48 @@ class _Desk:
             self._client.emit(MemoryExceeded(**self._about(assignment), needed=self._client.needs, memory=holds.size))
             self._abandon(assignment, "out of memory")
             return
-        assignment.task = self._tasks.create_task(self._work(assignment, task, message, moment))
+        memory = self._client.memory.state
+        assignment.job = Job(self._client.view.client, assignment.round, assignment.turn, weights, extras, memory, 0)
+        assignment.task = self._tasks.create_task(self._work(assignment, task.version, moment))
         assignment.task.add_done_callback(lambda work: self._stopped(assignment, work))
 
-    async def _work(self, assignment: _Assignment, task: pb.Task, message: Message, moment: Seconds) -> None:
+    def _unpacked(self, task: pb.Task, vectors: Mapping[str, Payload]) -> tuple[Vector, dict[str, Vector]]:
+        """Return the model of a task, and what stands beside it.
+
+        Raises:
+            PeerError: They cannot be decoded.
+        """
+        client, extras = self._client, dict[str, Vector]()
+        weights = torch.empty(0)
+        for name, vector in vectors.items():
+            if not isinstance(vector, Encoded):
+                decoded = vector
+            elif name != "model" or client.down is None:
+                raise PeerError("INVALID_ARGUMENT", f"{name} is encoded, and this client has no codec for it")
+            else:
+                try:
+                    decoded = client.down.decode(vector.data, vector.size)
+                except ValueError as error:
+                    raise PeerError("INVALID_ARGUMENT", f"the model cannot be decoded: {error}") from error
+            if name == "model":
+                weights = decoded
+            else:
+                extras[name] = decoded
+        if task.HasField("reference"):
+            reference = task.reference.round, task.reference.turn
+            if reference not in self._models:
+                raise PeerError("INVALID_ARGUMENT", "a difference to a model that this client does not have")
+            weights = self._models[reference] + weights
+            self._models = {key: model for key, model in self._models.items() if key >= reference}
+        if client.keeps_models:
+            self._models[task.assignment.round, task.assignment.turn] = weights
+        return weights, extras
+
+    async def _work(self, assignment: _Assignment, version: int, moment: Seconds) -> None:
         try:
-            trained, assignment.learned, moment = await self._train(assignment, message, moment)
-            await self._deliver(assignment, task.version, trained, moment)
+            learned, moment = await self._train(assignment, moment)
+            assignment.learned = learned.state
+            await self._deliver(assignment, version, learned, moment)
         except NetworkError as error:
             self._abandon(assignment, f"undelivered: update {error}")
 
@@ -213,24 +265,28 @@ class _Desk:
         if work.cancelled() and not assignment.answer.done() and not self.has_left:
             self._abandon(assignment, "cancelled")
 
-    async def _train(
-        self, assignment: _Assignment, message: Message, moment: Seconds
-    ) -> tuple[Trained, State, Seconds]:
-        """Return what was trained, what to remember, and the moment when the device was done."""
-        client, clock = self._client, self._client.clock
-        extras = dict(message.vectors)
-        job = Job(
-            client.view.client, assignment.round, assignment.turn, extras.pop("model"), extras, client.memory.state
-        )
-        per = (assignment.round, assignment.turn) if client.device.draw == "round" else ()
-        duration = client.device.training_time(client.work, stream(client.seed, "device", client.view.client, *per))
+    async def _train(self, assignment: _Assignment, moment: Seconds) -> tuple[Learned, Seconds]:
+        """Return what was learned, and the moment when the device was done."""
+        client, clock, turn = self._client, self._client.clock, (assignment.round, assignment.turn)
+        work = client.work(assignment.round)
+        per = turn if client.device.draw == "round" else ()
+        duration = client.device.training_time(work, stream(client.seed, "device", client.view.client, *per))
         if (straggler := client.equipment.straggler) is not None:
-            turn = (client.view.client, assignment.round, assignment.turn)
-            duration *= straggler.slowdown(stream(client.seed, "straggler", *turn))
+            duration *= straggler.slowdown(stream(client.seed, "straggler", client.view.client, *turn))
+        epochs = work.epochs
+        if duration > client.budget:
+            epochs = max(1, int(work.epochs * client.budget / duration + 1e-9))
+            duration *= epochs / work.epochs
         client.emit(TrainingStarted(**self._about(assignment), examples=client.view.num_examples))
         started = clock.now()
-        key = (client.view.client, "train", assignment.round, assignment.turn)
-        (trained, state), moment = await finish(client.train(job), clock, moment + duration, key)
+        job, assignment.job = assignment.job, None  # a large model should not lie here while its update travels
+        assert job is not None
+        training = client.train(job._replace(epochs=epochs))
+        del job
+        key = (client.view.client, "train", *turn)
+        learned, moment = await finish(training, clock, moment + duration + client.coding, key)
+        del training
+        trained = learned.trained
         client.emit(
             TrainingFinished(
                 **self._about(assignment),
@@ -242,10 +298,10 @@ class _Desk:
         if (energy := client.equipment.energy) is not None:
             joules = energy.joules(compute=clock.now() - started)
             client.emit(EnergySpent(**self._about(assignment), phase="compute", joules=joules))
-        return trained, state, moment
+        return learned, moment
 
-    async def _deliver(self, assignment: _Assignment, version: int, trained: Trained, moment: Seconds) -> None:
-        client = self._client
+    async def _deliver(self, assignment: _Assignment, version: int, learned: Learned, moment: Seconds) -> None:
+        client, trained = self._client, learned.trained
 
         def attempt(number: int) -> Message:
             assignment.attempt = number
@@ -255,8 +311,9 @@ class _Desk:
                 num_examples=trained.num_examples,
                 num_steps=trained.num_steps,
                 train_loss=trained.train_loss,
+                squared_loss=trained.squared_loss,
             )
-            message = Message(update, {"delta": trained.delta, **trained.extras})
+            message = Message(update, {"delta": learned.encoded or trained.delta, **trained.extras})
             client.emit(UpdateSent(**self._about(assignment), bytes=message.size))
             return message
 

@@ -8,8 +8,8 @@ import gc
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,7 +56,7 @@ def run(
         cell: What to run.
         compute: Where training really runs.
         observers: Take the events beside the run directory's own.
-        out: The run directory, made anew; None writes nothing. It is valid whatever ends the run.
+        out: The run directory, made if it is not there; None writes nothing. It is valid whatever ends the run.
         question: First comment line of the scenario that is written there.
         listen: Serve clients that are processes of their own, here (`host:port` or `unix:PATH`); None runs them too.
         announce: Told the address where the server listens.
@@ -68,10 +68,10 @@ def run(
     scenario, started = cell.scenario, time.monotonic()
     recipe = Recipe(json.dumps(cell.resolved))
     learning = recipe()
-    outcome = Outcome(target=scenario.stop.accuracy)
+    outcome = Outcome(target=scenario.stop.accuracy, targets=scenario.targets.accuracy)
     if out is not None:
         try:
-            out.mkdir(parents=True)
+            out.mkdir(parents=True, exist_ok=True)
             (out / "scenario.yaml").write_text(as_yaml(cell, question), encoding="utf-8")
         except OSError as error:
             raise RunError(f"{out} cannot be written: {error.strerror}") from error
@@ -100,13 +100,20 @@ def run(
     return result
 
 
+def workers_for(scenarios: Iterable[Scenario]) -> AbstractContextManager[Compute]:
+    """Start workers that are enough for each of the scenarios."""
+    return workers(max(scenarios, key=lambda scenario: scenario.cohort))
+
+
 @contextmanager
 def workers(scenario: Scenario) -> Iterator[Compute]:
     """Start the workers that a scenario asks for: by default a process a core where several clients train at once."""
     cores = len(os.sched_getaffinity(0))
     settings = scenario.compute
     alone = settings.kind == "inline" or (settings.kind == "auto" and min(cores, scenario.cohort) == 1)
-    with inline()() if alone else pool(workers=settings.workers or min(cores, scenario.cohort))() as compute:
+    several = settings.workers or min(cores, scenario.cohort)
+    start = inline(buffer=settings.buffer) if alone else pool(workers=several, buffer=settings.buffer)
+    with start() as compute:
         yield compute
 
 
@@ -155,7 +162,7 @@ class _Play:
     async def alone(self) -> None:
         """Run server and clients in this process."""
         clock = VirtualClock() if self._scenario.clock == "virtual" else RealClock()
-        exchange = Exchange(clock)
+        exchange = Exchange(clock, self._compute.buffer.keep)
         world = World(self._scenario, self._learning, clock, self._emit, exchange)
         server = self._server(world, clock)
         async with (
@@ -214,7 +221,7 @@ class _Play:
     async def _rounds(self, world: World, server: Server, clock: Clock, crowd: Crowd | None) -> None:
         """Run the rounds, as soon as all are there: the crowd's that are online, or else clients in other processes."""
         scenario, learning = self._scenario, self._learning
-        strategy = next(iter(learning.strategies.values()))
+        strategy = learning.strategy(next(iter(scenario.clients)))
         cohort, policy = scenario.cohort, scenario.rounds
         weights = learning.initial()
         state = strategy.init(weights, learning.layout, len(world.views))
@@ -228,11 +235,17 @@ class _Play:
                 goal=policy.goal or cohort,
                 quorum=policy.quorum,
                 deadline=float("inf") if policy.deadline is None else policy.deadline,
+                tick=policy.tick,
                 barrier=policy.barrier,
                 late=policy.for_the_late,
             ),
             select=policy.select.build(),
-            stop=Stop(scenario.stop.accuracy, scenario.stop.rounds, scenario.stop.time or float("inf")),
+            stop=Stop(
+                scenario.stop.accuracy,
+                scenario.stop.rounds,
+                scenario.stop.time or float("inf"),
+                tuple(scenario.targets.accuracy),
+            ),
             evaluate=lambda vector: self._evaluate(vector, clock),
             every=scenario.evaluate.every,
             clock=clock,

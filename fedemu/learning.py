@@ -4,6 +4,7 @@ Every process that trains or evaluates makes its own from the scenario: the serv
 """
 
 import ctypes
+import dataclasses
 import gc
 import json
 import os
@@ -12,11 +13,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 
-from fedemu.compute._base import Job
+from fedemu.codecs._base import Coding
+from fedemu.compute._base import Job, Learned
 from fedemu.datasets._base import Dataset, subset
 from fedemu.errors import Fault, RunError, ScenarioError
 from fedemu.models._base import Layout, Task, initial, layout_of, release
@@ -25,13 +28,16 @@ from fedemu.rng import stream
 from fedemu.scenario import Scenario, parse
 from fedemu.scenario.kind import Kind
 from fedemu.strategies._base import Strategy
-from fedemu.types import ClientId, Indices, State, Trained, Vector
+from fedemu.types import Annotations, ClientId, Encoded, Indices, Vector
 
 PART = 2000
 """Test examples that one evaluation job takes; fixed, so that sums do not depend on the number of workers."""
 
 LARGE = 2**24
 """Parameters from which memory is worth more than the time to ask the system for it again."""
+
+LEFT_OUT = "codec: left out"
+"""What a client remembers of its updates that their codec has left out, among what its algorithm remembers."""
 
 BLOCK = 2**22
 """Bytes from which a large model's blocks go back to the system as soon as they are free."""
@@ -62,8 +68,6 @@ class Learning:
     dataset: Dataset
     shards: Mapping[ClientId, Indices]
     module: nn.Module
-    strategies: Mapping[str, Strategy]
-    """By group, as groups may train differently; the server's part is the same in all."""
 
     @classmethod
     def of(cls, scenario: Scenario) -> "Learning":
@@ -80,14 +84,44 @@ class Learning:
         clients = [f"{name}/{slot}" for name, group in scenario.clients.items() for slot in range(group.count)]
         with _fault_of("partition"):
             divide = scenario.partition.build()
-            shards = divide(dataset.train.y.numpy(), len(clients), stream(scenario.seed, "partition"))
+            annotations = Annotations(dataset.train.y.numpy(), dataset.owners)
+            shards = divide(annotations, len(clients), stream(scenario.seed, "partition"))
         with _fault_of("model"):
             module = scenario.model.build(Task(dataset.shape, dataset.classes))
             size = layout_of(module).size
         release(module)  # it is bound to whatever weights it is asked about
         _return_memory(size)
-        strategies = {group: scenario.strategy.build(scenario.training_in(group)) for group in scenario.clients}
-        return cls(scenario, dataset, dict(zip(clients, shards, strict=True)), module, strategies)
+        learning = cls(scenario, dataset, dict(zip(clients, shards, strict=True)), module)
+        with _fault_of("strategy"):
+            for group in scenario.clients:
+                for round in (1, *(change.round for change in scenario.training_in(group).schedule)):
+                    learning.strategy(group, round)
+        return learning
+
+    def strategy(self, group: str, round: int = 1, epochs: int | None = None) -> Strategy:
+        """Return the algorithm as the clients of a group train by it in a round; the server's part is the same in all.
+
+        Args:
+            group: The clients'.
+            round: From 1 on.
+            epochs: That there is time for; default all of them.
+
+        Raises:
+            ValueError: The algorithm cannot be trained so.
+        """
+        training = self.scenario.training_in(group).in_round(round)
+        if epochs is not None:
+            training = dataclasses.replace(training, epochs=epochs)
+        strategy: Strategy = self.scenario.strategy.build(training)
+        return strategy
+
+    def coding(self, group: str, direction: Literal["up", "down"]) -> Coding | None:
+        """Return how the vectors of a group's clients are encoded in a direction; None leaves them as they are."""
+        kind = getattr(self.scenario.codec_in(group), direction)
+        if kind is None:
+            return None
+        codec, feedback = kind.build(), kind.house.get("feedback", False)
+        return Coding(codec, codec.sparse if feedback is None else feedback, kind.house["zstd"])
 
     @property
     def task(self) -> Task:
@@ -121,16 +155,27 @@ class Learning:
         """Jobs that one evaluation takes."""
         return -(-len(self.dataset.test.y) // PART)
 
-    def train(self, job: Job) -> tuple[Trained, State]:
+    def train(self, job: Job) -> Learned:
         rng = stream(self.scenario.seed, "client", job.client, job.round, job.turn, "train")
-        train = self.strategies[job.client.partition("/")[0]].train
+        group = job.client.partition("/")[0]
+        train, coding = self.strategy(group, job.round, job.epochs).train, self.coding(group, "up")
+        state = dict(job.state)
+        error = state.pop(LEFT_OUT, None)
         layers = stream(self.scenario.seed, "client", job.client, job.round, job.turn, "layers")
         with _failure_of(f"training of {job.client} in round {job.round}"), torch.random.fork_rng(devices=[]):
             # layers that draw, as dropout does, take PyTorch's global generator
             torch.default_generator.manual_seed(int(layers.integers(2**63)))
-            trained = train(self._objective(job.client), job.weights, job.extras, job.state, rng)
+            trained, after = train(self._objective(job.client), job.weights, job.extras, state, rng)
+            if coding is None:
+                learned = Learned(trained, after)
+            else:
+                rng = stream(self.scenario.seed, "codec", job.client, "up", job.round, job.turn)
+                data, error = coding.encode(trained.delta, error, rng)
+                after = after if error is None else {**after, LEFT_OUT: error}
+                encoded = Encoded(data, len(trained.delta))
+                learned = Learned(trained._replace(delta=torch.empty(0)), after, encoded)
         self._release()
-        return trained
+        return learned
 
     def evaluate(self, weights: Vector, part: int) -> tuple[int, float]:
         chosen = slice(part * PART, (part + 1) * PART)

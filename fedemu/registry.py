@@ -36,6 +36,7 @@ ROOMS: Mapping[str, Room] = {
     "models": Room("model", ("task",)),
     "strategies": Room("strategy", ("training",)),
     "selectors": Room("selector"),
+    "codecs": Room("codec"),
     "devices": Room("device"),
     "links": Room("impairment of a link"),
     "links.tcp": Room("TCP model"),

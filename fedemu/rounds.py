@@ -1,9 +1,9 @@
 """The round loop: when clients start, when a round closes, and what becomes of those who are not done.
 
 One loop serves every policy. A round begins by giving tasks to `concurrency` clients and closes when `goal` updates
-have come, or at the deadline with at least `quorum` of them, or when nobody is left to wait for. With a barrier all
-clients of a round start together; without, each that finishes makes room for another at once (FedBuff: goal 10;
-FedAsync: goal 1).
+have come, or at the deadline with at least `quorum` of them, or when nobody is left to wait for; or else at a tick.
+With a barrier all clients of a round start together; without, each that finishes makes room for another at once
+(FedBuff: goal 10; FedAsync: goal 1).
 """
 
 import math
@@ -25,6 +25,10 @@ PAUSE: Seconds = 1.0
 """From the start of a failed round to the next one at least: clients that can do nothing would fail for ever."""
 TIMELESS = 10_000
 """Rounds in a row that may take no time where nothing but time ends a run."""
+GLANCE: Seconds = 10.0
+"""From one look to the next for clients that the selector will have."""
+NOBODY: Seconds = 30 * 86400.0
+"""So long may it find none."""
 AT_ONCE: Seconds = 0.01
 """Whoever loses a task so soon gets no other in the same round."""
 
@@ -41,6 +45,8 @@ class RoundPolicy:
     """Updates without which a round does not close at its deadline."""
     deadline: Seconds = math.inf
     """Counted from the start of the round."""
+    tick: Seconds | None = None
+    """So long a round takes, whatever comes, and a tick more without a quorum; instead of goal and deadline."""
     barrier: bool = True
     """All clients of a round start together."""
     late: Literal["cancel", "drop", "keep"] = "cancel"
@@ -58,6 +64,8 @@ class Stop:
     """The target, 0..1."""
     rounds: int | None = None
     time: Seconds = math.inf
+    targets: tuple[float, ...] = ()
+    """Accuracies of which it is told that they were reached, and that end nothing."""
 
 
 class Score(NamedTuple):
@@ -112,6 +120,8 @@ class Rounds:
         self._asked = 0
         self._closed = 0
         """The last round that made a model."""
+        self._ahead = sorted({*stop.targets, *([] if stop.accuracy is None else [stop.accuracy])})
+        """Targets that are not reached yet."""
         self._evaluated = -1
         """The round whose model was evaluated last."""
         self._open: dict[Assignment, Seconds] = {}
@@ -164,12 +174,16 @@ class Rounds:
             await self._server.wait_for_idle(policy.quorum)
         started = self._clock.now()
         cohort = self._ask()
+        if not self._open:
+            started, cohort = await self._wait_for_some(started)
         self._emit(RoundStarted(at=started, round=self._round, cohort=cohort))
-        overdue = False
-        while self._open and not self._has_enough(overdue):
-            outcome = await self._next(math.inf if overdue else started + policy.deadline)
+        overdue, limit = False, started + (policy.deadline if policy.tick is None else policy.tick)
+        while self._goes_on(overdue):
+            outcome = await self._next(limit)
             if outcome is None:
-                overdue = True
+                overdue, limit = True, math.inf if policy.tick is None else limit + policy.tick
+            elif policy.tick is not None:
+                overdue = False
             if outcome is None or outcome.assignment not in self._open:
                 continue
             worked = self._clock.now() - self._open.pop(outcome.assignment)
@@ -194,8 +208,26 @@ class Rounds:
         self._aggregate()
         return True
 
+    def _goes_on(self, overdue: bool) -> bool:
+        waits = bool(self._open) or (self._policy.tick is not None and not overdue)
+        return waits and not self._has_enough(overdue)
+
     def _has_enough(self, overdue: bool) -> bool:
+        if self._policy.tick is not None:
+            return overdue and len(self._taken) >= self._policy.quorum
         return len(self._taken) >= (self._policy.quorum if overdue else self._policy.goal)
+
+    async def _wait_for_some(self, since: Seconds) -> tuple[Seconds, tuple[ClientId, ...]]:
+        """Ask again and again until the selector will have somebody; return when that was, and whom it chose."""
+        while not self._open:
+            now = self._clock.now() + GLANCE
+            if now - since > NOBODY:
+                raise RunError(
+                    f"rounds.select has found no client for {NOBODY / 86400:g} days; look at the clients' conditions"
+                )
+            await self._clock.sleep_until(now)
+            cohort = self._ask()
+        return now, cohort
 
     def _ask(self, but: Mapping[ClientId, None] = MappingProxyType({})) -> tuple[ClientId, ...]:
         """Give tasks to as many idle clients as there is room for, but not to these; return whom."""
@@ -207,7 +239,14 @@ class Rounds:
             extras = self._strategy.broadcast(
                 self._state, idle[client], stream(self._seed, "broadcast", client, self._asked)
             )
-            assignment = self._server.assign(idle[client], self._round, self.weights, extras)
+            assignment = self._server.assign(
+                idle[client],
+                self._round,
+                self.weights,
+                extras,
+                selection=self._asked,
+                keep=self._strategy.aggregate.needs_base,
+            )
             self._open[assignment] = self._clock.now()
         return chosen
 
@@ -252,7 +291,7 @@ class Rounds:
         self._evaluated = self._closed
         now, target = self._clock.now(), self._stop.accuracy
         self._emit(Evaluated(at=now, round=self._closed, accuracy=score.accuracy, loss=score.loss))
-        if target is None or score.accuracy < target:
-            return False
-        self._emit(TargetReached(at=now, accuracy=target, round=self._closed))
-        return True
+        for accuracy in [target for target in self._ahead if score.accuracy >= target]:
+            self._ahead.remove(accuracy)
+            self._emit(TargetReached(at=now, accuracy=accuracy, round=self._closed))
+        return target is not None and score.accuracy >= target

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from fedemu.clock import Clock
 from fedemu.errors import NetworkError, PeerError
@@ -30,7 +30,7 @@ from fedemu.net.channel import Channel, Conversation
 from fedemu.net.messages import PROTOCOL, Message
 from fedemu.rng import stream
 from fedemu.sessions import Arrival, Assignment, Loss, Seat, Session
-from fedemu.types import ClientId, ClientView, Extras, Seconds, Update, Vector
+from fedemu.types import ClientId, ClientView, Encoded, Extras, Payload, Seconds, Update, Vector
 
 REMEMBERED = 4
 """Assignments of a client that are kept after they are concluded, to answer an update that comes again."""
@@ -58,6 +58,10 @@ class Server:
         self.version = 0
         """Of the global model that tasks are given out with."""
         self._seats: Mapping[ClientId, Seat] = {seat.view.client: seat for seat in seats}
+        self._views = {client: seat.view for client, seat in self._seats.items()}
+        """With what the server has learned of each client."""
+        self._encoded: dict[str, tuple[int, Encoded, Vector]] = {}
+        """By group: the version that was encoded last, and what became of it."""
         self._scenario, self._parameters, self._seed = scenario, parameters, seed
         self._clock, self._emit = clock, emit
         self._sessions: dict[ClientId, Session] = {}
@@ -73,7 +77,12 @@ class Server:
     def idle(self) -> list[ClientView]:
         """Clients that are connected and have nothing to do, in the order of the scenario."""
         sessions = ((seat, self._sessions.get(client)) for client, seat in self._seats.items())
-        return [seat.view for seat, session in sessions if session is not None and session.is_idle]
+        now = self._clock.now()
+        return [
+            dataclasses.replace(self._views[seat.view.client], conditions=seat.conditions(now))
+            for seat, session in sessions
+            if session is not None and session.is_idle
+        ]
 
     async def wait_for_idle(self, count: int) -> None:
         """Return when that many clients are connected and have nothing to do."""
@@ -85,8 +94,19 @@ class Server:
         while client in self._sessions:
             await self._change()
 
-    def assign(self, view: ClientView, round: int, weights: Vector, extras: Extras) -> Assignment:
-        """Give an idle client a task; its outcome comes to the inbox."""
+    def assign(
+        self, view: ClientView, round: int, weights: Vector, extras: Extras, *, selection: int = 0, keep: bool = False
+    ) -> Assignment:
+        """Give an idle client a task; its outcome comes to the inbox.
+
+        Args:
+            view: The client.
+            round: From 1 on.
+            weights: The model.
+            extras: What the algorithm sends beside it.
+            selection: Number of the selection in which the client was chosen.
+            keep: Remember the model that it starts from, until the task is concluded.
+        """
         session = self._sessions[view.client]
         last, turns = self._turns.get(view.client, (round, 0))
         turn = turns + 1 if last == round else 1
@@ -94,22 +114,30 @@ class Server:
         concluded = [key for key, a in session.work.items() if a.state == "concluded" and a.round != round]
         for key in concluded[:-REMEMBERED]:
             del session.work[key]
-        assignment = session.work[round, turn] = Assignment(view, round, turn, self.version, session.channel)
-        sending = self._send(session, assignment, weights, extras, self._clock.now())
+        now = self._clock.now()
+        self._know(view.client, asked=self._views[view.client].asked + 1, last_asked=selection)
+        assignment = session.work[round, turn] = Assignment(view, round, turn, self.version, session.channel, now)
+        reference = session.has
+        payload, model = self._pack(session, assignment, weights)
+        if keep or session.seat.by_difference:
+            assignment.model = model
+        task = pb.Task(version=self.version, reference=None if reference is None else reference[0])
+        message = Message(task, {"model": payload, **extras})
+        sending = self._send(session, assignment, message, now)
         assignment.sending = session.tasks.create_task(sending)
         return assignment
 
     def answer(self, arrival: Arrival, *, late: bool) -> Update:
         """Conclude an arrival: it is taken for the next global model, or came late. Return it with its staleness."""
         assignment = arrival.assignment
-        staleness = self.version - assignment.version
+        staleness, base = self.version - assignment.version, assignment.model
         self._emit(UpdateReceived(**assignment.about(self._clock), bytes=arrival.size, staleness=staleness))
         if late:
             self._lose(assignment, "late")
             self._conclude(assignment, pb.Answer.VERDICT_LATE, "the round was closed without it")
         else:
             self._conclude(assignment, pb.Answer.VERDICT_ACCEPTED)
-        return dataclasses.replace(arrival.update, staleness=staleness)
+        return dataclasses.replace(arrival.update, staleness=staleness, base=base)
 
     def discard(self, assignment: Assignment) -> None:
         """Say of an update that was taken that no global model was made of it: the run ended first."""
@@ -118,6 +146,7 @@ class Server:
     def give_up(self, assignment: Assignment, *, cancel: bool) -> None:
         """Go on without an open assignment: cancel it, or let the client finish and ignore what comes."""
         assignment.late = True
+        self._know(assignment.view.client, duration=self._clock.now() - assignment.since)
         if cancel and not assignment.cancelled:
             assignment.cancelled = True
             if assignment.sending is not None:
@@ -238,6 +267,8 @@ class Server:
             return  # long concluded, and forgotten
         if not assignment.receipt.done():  # whatever the client says of a task, it has it
             assignment.receipt.set_result(None)
+            if session.seat.by_difference and assignment.model is not None:
+                session.has = assignment.name, assignment.model
         match header:
             case pb.Update():
                 assignment.attempt = name.attempt
@@ -252,21 +283,29 @@ class Server:
                 self._lose(assignment, reason)
 
     def _arrive(self, assignment: Assignment, header: pb.Update, message: Message) -> None:
-        fault = self._fault(assignment, header, message.vectors)
+        vectors, fault = self._decoded(assignment, header, message.vectors)
         if fault is not None:
             self._emit(UpdateRejected(**assignment.about(self._clock), reason=fault))
             self._conclude(assignment, pb.Answer.VERDICT_REFUSED, fault)
             self.inbox.put_nowait(Loss(assignment))
             return
-        extras = dict(message.vectors)
+        now = self._clock.now()
+        self._know(
+            assignment.view.client,
+            answered=self._views[assignment.view.client].answered + 1,
+            loss=header.train_loss if header.num_steps else None,
+            squared_loss=header.squared_loss if header.num_steps else None,
+            duration=now - assignment.since,
+        )
         update = Update(
             client=assignment.view.client,
-            delta=extras.pop("delta"),
+            delta=vectors.pop("delta"),
             num_examples=header.num_examples,
             num_steps=header.num_steps,
             train_loss=header.train_loss,
             version=header.version,
-            extras=extras,
+            extras=vectors,
+            squared_loss=header.squared_loss,
         )
         assignment.state = "arrived"
         arrival = Arrival(assignment, update, message.size)
@@ -276,6 +315,25 @@ class Server:
             self.inbox.put_nowait(arrival)
             self._changed.set()
 
+    def _decoded(
+        self, assignment: Assignment, header: pb.Update, payloads: Mapping[str, Payload]
+    ) -> tuple[dict[str, Vector], str | None]:
+        """Return the vectors of an update, and what is wrong with it."""
+        vectors, coding = dict[str, Vector](), self._seats[assignment.view.client].up
+        for name, payload in payloads.items():
+            if not isinstance(payload, Encoded):
+                vectors[name] = payload
+            elif name != "delta" or coding is None:
+                return {}, f"{name} is encoded; no codec is expected there"
+            elif payload.size != self._parameters:
+                return {}, f"delta of {payload.size} numbers; the model has {self._parameters}"
+            else:
+                try:
+                    vectors[name] = coding.decode(payload.data, payload.size)
+                except ValueError as error:
+                    return {}, f"delta cannot be decoded: {error}"
+        return vectors, self._fault(assignment, header, vectors)
+
     def _fault(self, assignment: Assignment, header: pb.Update, vectors: Mapping[str, Vector]) -> str | None:
         delta = vectors.get("delta")
         if delta is None:
@@ -284,6 +342,8 @@ class Server:
             return f"delta of {delta.numel()} numbers; the model has {self._parameters}"
         if header.version != assignment.version:
             return f"version {header.version}; the task was version {assignment.version}"
+        if header.num_steps and not math.isfinite(header.squared_loss):
+            return f"squared_loss {header.squared_loss}; expected a finite number"
         for name, vector in vectors.items():
             # the sum sees every nan and infinity, and so do min and max, which cannot overflow; none takes memory
             if not (math.isfinite(vector.sum()) or (vector.min().isfinite() and vector.max().isfinite())):
@@ -292,13 +352,33 @@ class Server:
 
     # --- an assignment's way
 
-    async def _send(
-        self, session: Session, assignment: Assignment, weights: Vector, extras: Extras, start: Seconds
-    ) -> None:
+    def _pack(self, session: Session, assignment: Assignment, weights: Vector) -> tuple[Payload, Vector]:
+        """Return a model as it travels to a client, and as the client has it then."""
+        coding, view, size = session.seat.down, assignment.view, len(weights)
+        if coding is None or (session.seat.by_difference and session.has is None):
+            return weights, weights
+        if session.has is not None:
+            mine = session.has[1]
+            draws = stream(self._seed, "codec", view.client, "down", assignment.round, assignment.turn)
+            data, _ = coding.encode(weights - mine, None, draws)
+            return Encoded(data, size), mine + coding.decode(data, size)
+        last = self._encoded.get(view.group)
+        if last is None or last[0] != self.version:
+            data, _ = coding.encode(weights, None, stream(self._seed, "codec", view.group, "down", self.version))
+            last = self._encoded[view.group] = self.version, Encoded(data, size), coding.decode(data, size)
+        return last[1:]
+
+    def _know(self, client: ClientId, **facts: Any) -> None:
+        """Remember facts of a client, which selectors will see."""
+        self._views[client] = dataclasses.replace(self._views[client], **facts)
+
+    async def _send(self, session: Session, assignment: Assignment, task: Message, start: Seconds) -> None:
         def attempt(number: int) -> Message:
             assignment.attempt = number
-            task = pb.Task(assignment=assignment.name, version=assignment.version)
-            message = Message(task, {"model": weights, **extras})
+            header = pb.Task()
+            header.CopyFrom(cast("pb.Task", task.header))
+            header.assignment.CopyFrom(assignment.name)
+            message = Message(header, task.vectors)
             self._emit(TaskSent(**assignment.about(self._clock), bytes=message.size, version=assignment.version))
             return message
 
@@ -326,13 +406,13 @@ class Server:
     def _lose(self, assignment: Assignment, reason: str) -> None:
         wasted = assignment.down.sent + assignment.up
         self._emit(UpdateLost(**assignment.about(self._clock), reason=reason, wasted=wasted))
-        assignment.state = "concluded"
+        assignment.state, assignment.model = "concluded", None
         assignment.answer = pb.Answer(verdict=pb.Answer.VERDICT_LATE, reason=reason)  # should it come after all
         self.inbox.put_nowait(Loss(assignment))
         self._changed.set()
 
     def _conclude(self, assignment: Assignment, verdict: "pb.Answer.Verdict", reason: str = "") -> None:
-        assignment.state = "concluded"
+        assignment.state, assignment.model = "concluded", None
         assignment.answer = pb.Answer(verdict=verdict, reason=reason)
         self._reply(assignment)
         self._changed.set()

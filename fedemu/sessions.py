@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fedemu.clock import Clock
+from fedemu.codecs._base import Coding
 from fedemu.links._base import Retry
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Conversation
 from fedemu.net.emulated import EmulatedChannel, Meter
-from fedemu.types import Bytes, ClientView, Update
+from fedemu.types import Bytes, ClientView, Seconds, Update, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,14 @@ class Seat:
     retry: Retry
     behind: Callable[[Conversation], EmulatedChannel]
     """Puts the server's end of a connection behind the client's link."""
+    up: Coding | None = None
+    """How its updates are encoded; None leaves them as they are."""
+    down: Coding | None = None
+    """How models to it are encoded."""
+    by_difference: bool = False
+    """It gets the difference to the last model that it has acknowledged."""
+    conditions: Callable[[Seconds], frozenset[str]] = lambda _: frozenset()
+    """What is true of its device at a time; times do not go back."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +42,10 @@ class Assignment:
     version: int
     channel: EmulatedChannel
     """To the client, as long as it stays."""
+    since: Seconds = 0.0
+    """When it was given."""
+    model: Vector | None = None
+    """What the client starts from, where anybody will ask."""
     state: Literal["open", "arrived", "concluded"] = "open"
     """The client works on it; its update is in the inbox; it was taken, refused or lost."""
     late: bool = False
@@ -90,6 +103,8 @@ class Session:
     """Serves the connection to its end."""
     work: dict[tuple[int, int], Assignment] = field(default_factory=dict)
     """By round and turn: what is not concluded, and the last few that are."""
+    has: tuple[pb.Assignment, Vector] | None = None
+    """The last task that the client has acknowledged, and its model, where differences are sent."""
     goodbye: str | None = None
     """Why the run is over, if the client was told that it is."""
     ready: bool = False

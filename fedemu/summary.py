@@ -1,7 +1,6 @@
-"""What a person wants to know of a run, or of a grid of runs, when it is over: a few lines of text."""
+"""What a person wants to know of a run when it is over: a few lines of text."""
 
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fedemu.units import show_duration, show_size
@@ -20,6 +19,9 @@ def of_run(result: Result) -> str:
         else:
             how = f"not reached; the run was stopped by {result['stopped_by']}"
         lines.append(("target", f"{100 * target['accuracy']:.4g} % accuracy, {how}"))
+    for other in result.get("targets", ()):
+        when = f"after {show_duration(other['time'])}, in round {other['round']}" if other["reached"] else "not reached"
+        lines.append(("also", f"{100 * other['accuracy']:.4g} %, {when}"))
     if final is not None:
         lines.append(("accuracy", f"{100 * final['accuracy']:.4g} % at the end, in round {final['round']}"))
     spent = f"{result['emulated_seconds']:.3f} s ({show_duration(result['emulated_seconds'])})"
@@ -73,45 +75,3 @@ def _delay(measured: Mapping[str, Any]) -> str:
     requested, achieved = (f"{1e3 * measured[key]['mean']:.1f} ms {key}" for key in ("requested", "achieved"))
     error = ", ".join(f"{key} {1e3 * measured['error'][key]:.1f} ms" for key in ("p50", "p99", "max"))
     return f"{requested}, {achieved} (error {error}; {measured['count']:,} messages)"
-
-
-def of_grid(axes: Sequence[str], runs: Iterable[tuple[Mapping[str, str], Result]]) -> str:
-    """Return a table with one row for each point of a grid, over its seeds.
-
-    Args:
-        axes: Dotted keys, in the order of the columns.
-        runs: Each run's values on the axes, and its outcome.
-    """
-    points: dict[tuple[str, ...], list[Result]] = {}
-    for values, result in runs:
-        points.setdefault(tuple(values[axis] for axis in axes), []).append(result)
-    head = (*axes, "runs", "emulated time, median", "to target, median", "accuracy, mean", "MB up, mean")
-    rows = [(*point, *_row(results)) for point, results in points.items()]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)
-    )
-
-
-def _row(results: Sequence[Result]) -> tuple[str, ...]:
-    emulated = statistics.median(result["emulated_seconds"] for result in results)
-    accuracies = [result["final"]["accuracy"] for result in results if result["final"]]
-    up = statistics.mean(result["bytes"]["up"] for result in results)
-    return (
-        str(len(results)),
-        f"{emulated:.3f} s",
-        _to_target([result["target"] for result in results]),
-        f"{100 * statistics.mean(accuracies):.2f} %" if accuracies else "-",
-        f"{up / 1e6:.3f}",
-    )
-
-
-def _to_target(targets: Sequence[Any]) -> str:
-    """Return the median time to target; a run that did not reach it took longer than all that did."""
-    if targets[0] is None:
-        return "-"
-    times = sorted(target["time"] if target["reached"] else float("inf") for target in targets)
-    median = statistics.median_low(times)
-    missed = sum(time == float("inf") for time in times)
-    text = "not reached" if median == float("inf") else f"{median:.3f} s"
-    return f"{text} ({missed} of {len(times)} missed)" if missed else text

@@ -35,6 +35,17 @@ class Interval(NamedTuple):
     end: Seconds
 
 
+class Encoded(NamedTuple):
+    """A vector as a codec made it smaller."""
+
+    data: bytes | memoryview
+    size: int
+    """Numbers of the vector."""
+
+
+Payload: TypeAlias = Vector | Encoded
+"""A vector on the wire."""
+
 Extras: TypeAlias = Mapping[str, Vector]
 """Named vectors that an algorithm sends beside the model or the update."""
 
@@ -62,6 +73,20 @@ class ClientView:
     client: ClientId
     group: str
     num_examples: int
+    asked: int = 0
+    """Tasks that it was given so far."""
+    last_asked: int = 0
+    """Number of the selection, from 1 on, in which it was asked last; 0 is never."""
+    answered: int = 0
+    """Valid updates that have come from it, late ones too."""
+    loss: float | None = None
+    """Mean training loss of its last update; None before the first, and without examples."""
+    squared_loss: float | None = None
+    """Mean of the squared losses of single examples in the training of its last update; None as `loss`."""
+    duration: Seconds | None = None
+    """From its last task to what came of it: to its update, or until it was given up, which took at least so long."""
+    conditions: frozenset[str] = frozenset()
+    """What is true of its device now: charging, unmetered, idle."""
 
 
 class Trained(NamedTuple):
@@ -74,6 +99,8 @@ class Trained(NamedTuple):
     train_loss: float
     """Mean of the batch losses over all local steps; nan for a client without examples."""
     extras: Extras = MappingProxyType({})
+    squared_loss: float = 0.0
+    """Mean over all local steps of the mean squared loss of a batch's examples; 0 without examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +117,18 @@ class Update:
     staleness: int = 0
     """Global versions made since then, >= 0."""
     extras: Extras = field(default_factory=dict)
+    squared_loss: float = 0.0
+    """As in `Trained`."""
+    base: Vector | None = None
+    """The model that the client started from, shape (d,), for an `Aggregation` that asks for it."""
+
+
+class BatchLoss(NamedTuple):
+    """The losses of a batch's examples."""
+
+    mean: float
+    mean_square: float
+    """Mean of their squares."""
 
 
 class Objective(Protocol):
@@ -98,8 +137,8 @@ class Objective(Protocol):
     @property
     def num_examples(self) -> int: ...
 
-    def gradient(self, weights: Vector, batch: Indices) -> tuple[Vector, float]:
-        """Return the gradient of the mean loss over `batch`, and that loss.
+    def gradient(self, weights: Vector, batch: Indices) -> tuple[Vector, BatchLoss]:
+        """Return the gradient of the mean loss over `batch`, and the losses.
 
         The gradient has shape (d,) and is overwritten by the next call.
         """
@@ -109,5 +148,14 @@ class Objective(Protocol):
 Selector: TypeAlias = Callable[[Sequence[ClientView], int, Rng], Sequence[ClientId]]
 """Choose that many distinct clients of those given (fewer if fewer are there)."""
 
-Partitioner: TypeAlias = Callable[[Labels, int, Rng], list[Indices]]
-"""Divide examples, known by their labels, among that many clients."""
+
+class Annotations(NamedTuple):
+    """What a partitioner may know of the training examples."""
+
+    labels: Labels
+    owners: Indices | None = None
+    """Who each example is from, 0..users-1, shape (n,), in a data set that says so."""
+
+
+Partitioner: TypeAlias = Callable[[Annotations, int, Rng], list[Indices]]
+"""Divide examples among that many clients."""

@@ -1,13 +1,14 @@
 """A scenario's clients behind their links and devices: everything in its place, not yet moving."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 
-from fedemu.availabilities._base import Member
+from fedemu.availabilities._base import Member, Spans
 from fedemu.client import Participant
 from fedemu.clock import Clock
-from fedemu.compute._base import Job
+from fedemu.compute._base import Job, Learned
 from fedemu.devices._base import Equipment, Work, memory_to_train
 from fedemu.devices.constant import constant
 from fedemu.events import DelayMeasured, EnergySpent, Observer
@@ -22,10 +23,10 @@ from fedemu.net.network import Network
 from fedemu.net.path import Carried, transfer_ended
 from fedemu.rng import stream
 from fedemu.scenario import Scenario
-from fedemu.scenario.link import Direction
-from fedemu.scenario.sections import equipment
+from fedemu.scenario.link import DIRECTIONS, Direction
+from fedemu.scenario.sections import ConditionKeys, equipment
 from fedemu.sessions import Seat
-from fedemu.types import ClientId, ClientView, Interval, Rng, Seconds, State, Trained
+from fedemu.types import ClientId, ClientView, Interval, Rng, Seconds
 from fedemu.wiring import Wiring
 
 
@@ -52,19 +53,35 @@ class World:
             name: Equipment() if group.device is None else equipment(group.device.house)
             for name, group in scenario.clients.items()
         }
+        self._codings = {
+            (name, direction): learning.coding(name, direction) for name in scenario.clients for direction in DIRECTIONS
+        }
         self.views = {
             client: ClientView(client, client.partition("/")[0], len(shard))
             for client, shard in learning.shards.items()
         }
+        self._spans = {name: self._spans_in(name) for name in scenario.clients}
 
     @property
     def seats(self) -> list[Seat]:
         """The clients as the server sees them."""
-        return [Seat(view, self._retry(view), partial(self.behind, view, "down")) for view in self.views.values()]
+        return [self._seat(view) for view in self.views.values()]
+
+    def _seat(self, view: ClientView) -> Seat:
+        down = self._scenario.codec_in(view.group).down
+        return Seat(
+            view,
+            self._retry(view),
+            partial(self.behind, view, "down"),
+            up=self._codings[view.group, "up"],
+            down=self._codings[view.group, "down"],
+            by_difference=down is not None and down.house["delta"],
+            conditions=partial(self._conditions, view),
+        )
 
     def online(self) -> Iterator[tuple[ClientView, Iterator[Interval]]]:
         """Yield every client, in the order of the scenario, and when it is online."""
-        scenario, learning = self._scenario, self._learning
+        scenario = self._scenario
         populations: dict[str | None, list[ClientView]] = {}
         for view in self.views.values():
             populations.setdefault(view.group if scenario.clients[view.group].availability else None, []).append(view)
@@ -72,27 +89,66 @@ class World:
         for group, views in populations.items():
             kind = scenario.availability if group is None else scenario.clients[group].availability
             assert kind is not None
-            members = [Member(view.client, learning.label_counts(view.client)) for view in views]
-            times = kind.build()(members, lambda client: stream(scenario.seed, "availability", client))
+            times = kind.build()(self._members(views), lambda client: stream(scenario.seed, "availability", client))
             found.update(zip((view.client for view in views), times, strict=True))
         for client, view in self.views.items():
             yield view, found[client]
 
-    def participant(self, view: ClientView, train: Callable[[Job], "Future[tuple[Trained, State]]"]) -> Participant:
+    def _members(self, views: Sequence[ClientView]) -> Sequence[Member]:
+        return [Member(view.client, self._learning.label_counts(view.client)) for view in views]
+
+    def _conditions(self, view: ClientView, now: Seconds) -> frozenset[str]:
+        """Return what is true of a client's device; times do not go back."""
+        spans = self._spans[view.group]
+        return frozenset(
+            name for name in ConditionKeys.model_fields if name not in spans or spans[name][view.client].cover(now)
+        )
+
+    def _spans_in(self, group: str) -> Mapping[str, Mapping[ClientId, Spans]]:
+        """Return when each condition that changes holds for each client of a group."""
+        found = {}
+        views = [view for view in self.views.values() if view.group == group]
+        for name in ConditionKeys.model_fields:
+            kind = getattr(self._scenario.clients[group].conditions, name)
+            if kind is not None:
+                times = kind.build()(self._members(views), partial(stream, self._scenario.seed, "condition", name))
+                found[name] = {view.client: Spans(each) for view, each in zip(views, times, strict=True)}
+        return found
+
+    def participant(self, view: ClientView, train: Callable[[Job], "Future[Learned]"]) -> Participant:
         """Return the client itself."""
         group, learning = self._scenario.clients[view.group], self._learning
+        training, codec = self._scenario.training_in(view.group), self._scenario.codec_in(view.group)
         return Participant(
             view=view,
-            work=Work(view.num_examples, self._scenario.training_in(view.group).epochs, lambda: learning.arithmetic),
+            work=partial(self._work, view),
             device=constant(per_example=0.0) if group.device is None else group.device.build(),
             equipment=self._equipment[view.group],
-            needs=memory_to_train(learning.layout.size, self._scenario.training_in(view.group)),
+            needs=memory_to_train(learning.layout.size, training.in_round(1)),
             retry=self._retry(view),
             seed=self._scenario.seed,
             train=train,
             clock=self._clock,
             emit=self._emit,
+            budget=math.inf if training.budget is None else training.budget,
+            coding=self._coding_time(view.group),
+            down=self._codings[view.group, "down"],
+            keeps_models=codec.down is not None and codec.down.house["delta"],
         )
+
+    def _work(self, view: ClientView, round: int) -> Work:
+        epochs = self._scenario.training_in(view.group).in_round(round).epochs
+        return Work(view.num_examples, epochs, lambda: self._learning.arithmetic)
+
+    def _coding_time(self, group: str) -> Seconds:
+        """Return how long a client decodes a model and encodes an update."""
+        codec, size = self._scenario.codec_in(group), self._learning.layout.size
+        time = 0.0
+        if (up := self._codings[group, "up"]) is not None and codec.up is not None:
+            time += codec.up.house["slowdown"] * up.encode_time(size)
+        if (down := self._codings[group, "down"]) is not None and codec.down is not None:
+            time += codec.down.house["slowdown"] * down.decode_time(size)
+        return time
 
     def behind(self, view: ClientView, direction: Direction, conversation: Conversation) -> EmulatedChannel:
         """Put an end of a client's connection behind the direction of the client's link in which that end sends.

@@ -17,6 +17,7 @@ import torch
 from fedemu import events as kinds
 from fedemu.client import Participant, join
 from fedemu.clock import VirtualClock, run
+from fedemu.compute._base import Learned
 from fedemu.devices._base import Device, Equipment, Work
 from fedemu.errors import NetworkError, PeerError, RunError
 from fedemu.events import TaskSent, UpdateLost, UpdateReceived, UpdateRejected
@@ -141,7 +142,9 @@ class Federation:
         done = Future()
         delta = torch.tensor(toy.delta)
         done.set_result(
-            toy.train(job) if toy.train else (Trained(delta, toy.examples, num_steps=1, train_loss=0.5), job.state)
+            Learned(*toy.train(job))
+            if toy.train
+            else Learned(Trained(delta, toy.examples, num_steps=1, train_loss=0.5), job.state)
         )
         return done
 
@@ -154,7 +157,7 @@ class Federation:
 
         return Participant(
             view=self.views[name],
-            work=Work(toy.examples, 1, lambda: 0.0),
+            work=lambda _: Work(toy.examples, 1, lambda: 0.0),
             device=toy.takes if isinstance(toy.takes, Device) else Device(training_time, toy.draw),
             equipment=toy.equipment,
             needs=12,
@@ -338,7 +341,7 @@ class Failing:
 
     def __init__(self, compute, number) -> None:
         self._compute, self._number, self.workers, self._jobs = compute, number, compute.workers, 0
-        self.warm, self.evaluate = compute.warm, compute.evaluate
+        self.warm, self.evaluate, self.buffer = compute.warm, compute.evaluate, compute.buffer
 
     def train(self, recipe, job):
         self._jobs += 1

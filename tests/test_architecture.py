@@ -12,10 +12,10 @@ ROOT = Path(fedemu.__file__).parent
 
 LAYERS = {
     "nouns": "types errors events rng units",
-    "rooms": "datasets partitioners models strategies selectors links devices availabilities",
+    "rooms": "datasets partitioners models strategies selectors codecs links devices availabilities",
     "wire": "clock loop compute net client attendance sessions server rounds",
-    "views": "observers summary",
-    "assembly": "registry keys scenario learning wiring world experiment guest replay verify proxying",
+    "views": "observers summary comparison",
+    "assembly": "registry keys scenario learning wiring world experiment campaign guest replay verify proxying",
     "door": "cli __init__ __main__",
 }
 """Where each part of the house stands. A new one needs a place here."""

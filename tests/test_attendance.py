@@ -287,6 +287,7 @@ class Slow:
 
     def __init__(self, compute: Any) -> None:
         self.workers, self.train, self.evaluate = compute.workers, compute.train, compute.evaluate
+        self.buffer = compute.buffer
 
     def warm(self, _: Any) -> "Future[None]":
         ready: Future[None] = Future()

@@ -28,7 +28,7 @@ def test_layers_that_draw_are_seeded_by_client_and_round() -> None:
 
     def delta(round: int) -> torch.Tensor:
         torch.rand(round)  # somebody else draws
-        return learning.train(Job("phones/0", round, 1, weights, {}, {}))[0].delta
+        return learning.train(Job("phones/0", round, 1, weights, {}, {}, 1)).trained.delta
 
     first, again, later = delta(1), delta(1), delta(2)
     assert torch.equal(first, again)
@@ -41,5 +41,5 @@ def test_training_leaves_the_global_generator_as_it_was() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    learning.train(Job("phones/0", 1, 1, torch.zeros(650), {}, {}))
+    learning.train(Job("phones/0", 1, 1, torch.zeros(650), {}, {}, 1))
     assert torch.equal(torch.rand(1), expected)

@@ -81,7 +81,7 @@ def test_kinds_are_the_public_files_of_a_room() -> None:
     [
         ("strategies", "fedagv", "'fedagv' is not a strategy; did you mean 'fedavg'?"),
         ("links.tcp", "slow_start", "'slow_start' is not a TCP model; did you mean 'slow-start'?"),
-        ("selectors", "_base", "'_base' is not a selector; there are uniform"),
+        ("selectors", "_base", "'_base' is not a selector; there are eligible, oort"),
         ("models", "../x", "'../x' is not a model; there are "),
     ],
 )
@@ -181,7 +181,7 @@ def test_what_a_user_brings_is_checked_before_it_runs(kind: str, text: str) -> N
 def test_a_kind_builds_with_what_the_house_gives() -> None:
     """The training goes in by position, the keys by name; a kind goes through a pipe to a worker."""
     kind = KindOf("strategies").read({"kind": "fedavg", "weighting": "uniform"})
-    assert kind == Kind("strategies", "fedavg", {"weighting": "uniform"})
+    assert kind == Kind("strategies", "fedavg", {"weighting": "uniform", "server_lr": 1.0})
     assert pickle.loads(pickle.dumps(kind)) == kind
 
 

@@ -177,9 +177,13 @@ def test_a_grid_prints_a_table_and_writes_a_directory_for_each_run(
     assert head.split()[0] == "clients.phones.link.delay"
     assert [row.split()[:2] for row in rows] == [["40ms", "2"], ["540ms", "2"]]
     # half a second more each way; TCP needs no second window for 2.6 kB
-    fast, slow = (float(row.split()[2]) for row in rows)
+    fast, slow = (float(row.split()[-2]) for row in rows)
     assert slow - fast == pytest.approx(1.0, abs=1e-9)
     assert len(list(Path("grid").glob("*/seed-*/result.json"))) == 4
+    assert [line.split(",")[0:4] for line in Path("grid/summary.csv").read_text().splitlines()[1:]] == [
+        ["", "40ms", "", "2"],
+        ["", "540ms", "", "2"],
+    ]
     assert err.count("s emulated") == 4
 
 

@@ -1,6 +1,6 @@
 """What a person reads when a run is over."""
 
-from fedemu.summary import of_grid, of_run
+from fedemu.summary import of_run
 
 
 def result(**changes):
@@ -69,33 +69,3 @@ def test_what_is_not_known_has_no_line() -> None:
     """No target was set, and nothing was evaluated."""
     labels = [line.split("  ")[1] for line in of_run(result(target=None, final=None)).splitlines()[1:]]
     assert labels == ["emulated time", "traffic", "updates", "digest"]
-
-
-def grid(*times, axis="rounds.deadline", value="10s"):
-    """Runs at one point of a grid; None is a target that was missed at 500 s."""
-    for time in times:
-        target = {"accuracy": 0.6, "reached": time is not None, "time": time or 500.0}
-        yield {axis: value}, result(target=target, emulated_seconds=target["time"])
-
-
-def test_a_grid_has_a_row_for_each_point_over_its_seeds() -> None:
-    """The median of 1, 2 and 9 s is 2 s; accuracy and megabytes are means."""
-    head, row, other = of_grid(["rounds.deadline"], [*grid(1.0, 9.0, 2.0), *grid(4.0, value="60s")]).splitlines()
-    assert head.split("  ")[0] == "rounds.deadline"
-    assert row.split() == ["10s", "3", "2.000", "s", "2.000", "s", "61.23", "%", "1.500"]
-    assert other.split() == ["60s", "1", "4.000", "s", "4.000", "s", "61.23", "%", "1.500"]
-    assert len(head) == len(row) == len(other)
-
-
-def test_a_run_that_missed_its_target_took_longer_than_all_that_reached_it() -> None:
-    """Of 1 s, 3 s and a miss the median is 3 s; where most missed, there is none, though they stopped at 500 s."""
-    rows = of_grid(["rounds.deadline"], grid(1.0, None, 3.0)).splitlines()
-    assert "3.000 s (1 of 3 missed)" in rows[1]
-    rows = of_grid(["rounds.deadline"], grid(1.0, None, None)).splitlines()
-    assert "not reached (2 of 3 missed)" in rows[1]
-
-
-def test_a_grid_without_a_target_or_an_accuracy_shows_dashes() -> None:
-    """Nothing is made up."""
-    row = of_grid([], [({}, result(target=None, final=None))]).splitlines()[1]
-    assert row.split() == ["1", "185.000", "s", "-", "-", "1.500"]

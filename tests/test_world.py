@@ -38,7 +38,7 @@ ASSIGNMENT = pb.Assignment(round=1, turn=1, attempt=1)
 MODEL = torch.zeros(650)
 """Softmax regression on 64 pixels and 10 classes: 650 numbers."""
 DOWN = Message(pb.Task(assignment=ASSIGNMENT, version=0), {"model": MODEL}).size
-_UPDATE = pb.Update(assignment=ASSIGNMENT, version=0, num_examples=100, num_steps=4, train_loss=1.0)
+_UPDATE = pb.Update(assignment=ASSIGNMENT, version=0, num_examples=100, num_steps=4, train_loss=1.0, squared_loss=1.0)
 UP = Message(_UPDATE, {"delta": MODEL}).size
 TRAINING = 100 * 10e-3
 

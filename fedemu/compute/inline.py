@@ -6,24 +6,31 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import torch
+from pydantic import Field
 
-from fedemu.compute._base import Compute, Job, Open, Recipe, Workshop
-from fedemu.types import State, Trained, Vector
+from fedemu.compute._base import Compute, Job, Learned, Open, Recipe, Workshop
+from fedemu.compute._buffer import BUFFER, Buffer
+from fedemu.types import Vector
+from fedemu.units import Size
 
 T = TypeVar("T")
 
 
-def inline() -> Open:
-    """Train in one thread of this process."""
+def inline(*, buffer: Annotated[Size, Field(ge=0)] = BUFFER) -> Open:
+    """Train in one thread of this process.
+
+    Args:
+        buffer: Bytes of updates that wait in memory for their emulated time.
+    """
 
     @contextmanager
     def open() -> Iterator[Compute]:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        thread = _Thread()
+        thread = _Thread(Buffer(buffer))
         try:
             yield thread
         finally:
@@ -40,14 +47,15 @@ class _Stopped(BaseException):
 class _Thread:
     workers = 1
 
-    def __init__(self) -> None:
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer = buffer
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="train")
         self._workshop = lru_cache(1)(_make)
         self._ident = self._executor.submit(threading.get_ident).result()
         self._busy = False
 
-    def train(self, recipe: Recipe, job: Job) -> "Future[tuple[Trained, State]]":
-        return self._submit(lambda: self._workshop(recipe).train(job))
+    def train(self, recipe: Recipe, job: Job) -> "Future[Learned]":
+        return self._submit(lambda: self._workshop(recipe).train(job).kept_in(self.buffer))
 
     def evaluate(self, recipe: Recipe, weights: Vector, part: int) -> "Future[tuple[int, float]]":
         return self._submit(lambda: self._workshop(recipe).evaluate(weights, part))

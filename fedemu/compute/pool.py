@@ -17,24 +17,27 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import torch
 from pydantic import Field
 
-from fedemu.compute._base import Compute, Job, Open, Recipe, Workshop
+from fedemu.compute._base import Compute, Job, Learned, Open, Recipe, Workshop
+from fedemu.compute._buffer import BUFFER, Buffer
 from fedemu.errors import RunError
-from fedemu.types import ClientId, State, Trained, Vector
+from fedemu.types import Vector
+from fedemu.units import Size
 
 T = TypeVar("T")
 
 Arrays: TypeAlias = Mapping[str, Any]
 """Named NumPy arrays."""
 
-Packed: TypeAlias = tuple[Trained, Any, Arrays, Arrays]
-"""What was trained, its vectors apart as arrays: delta, extras, and the client's state."""
+Packed: TypeAlias = tuple[Any, Any, Arrays, Arrays]
+"""A job or what came of it, its vectors apart as arrays: weights or delta, extras, and the client's state."""
 
 
-def pool(*, workers: Annotated[int, Field(ge=1)] | None = None) -> Open:
+def pool(*, workers: Annotated[int, Field(ge=1)] | None = None, buffer: Annotated[Size, Field(ge=0)] = BUFFER) -> Open:
     """Train in a pool of worker processes.
 
     Args:
         workers: Processes; by default one for each core that this process may use.
+        buffer: Bytes of updates that wait in memory for their emulated time.
     """
     count = workers or len(os.sched_getaffinity(0))
 
@@ -46,7 +49,7 @@ def pool(*, workers: Annotated[int, Field(ge=1)] | None = None) -> Open:
         try:
             for started in [executor.submit(_nothing) for _ in range(count)]:
                 started.result()
-            yield _Processes(executor, count)
+            yield _Processes(executor, count, Buffer(buffer))
         finally:
             processes = list((executor._processes or {}).values())
             executor.shutdown(wait=False, cancel_futures=True)
@@ -59,19 +62,24 @@ def pool(*, workers: Annotated[int, Field(ge=1)] | None = None) -> Open:
 
 
 class _Processes:
-    def __init__(self, executor: ProcessPoolExecutor, workers: int) -> None:
-        self._executor, self.workers = executor, workers
+    def __init__(self, executor: ProcessPoolExecutor, workers: int, buffer: Buffer) -> None:
+        self._executor, self.workers, self.buffer = executor, workers, buffer
 
-    def train(self, recipe: Recipe, job: Job) -> "Future[tuple[Trained, State]]":
+    def train(self, recipe: Recipe, job: Job) -> "Future[Learned]":
         # arrays, not tensors: torch would pickle a tensor by moving it to shared memory
-        packed = (_arrays({"weights": job.weights})["weights"], _arrays(job.extras), _arrays(job.state))
-        return self._submit(_unpack, _train, recipe, job.client, job.round, job.turn, *packed)
+        whole: Any = job
+        bare, weights = whole._replace(weights=None, extras=None, state=None), whole.weights
+        packed = bare, weights.numpy(), _arrays(job.extras), _arrays(job.state)
+        return self._submit(self._unpack, _train, recipe, packed)
 
     def evaluate(self, recipe: Recipe, weights: Vector, part: int) -> "Future[tuple[int, float]]":
         return self._submit(_as_it_is, _evaluate, recipe, weights.numpy(), part)
 
     def warm(self, recipe: Recipe) -> "Future[None]":
         return self._submit(_as_it_is, _warm, recipe)
+
+    def _unpack(self, packed: Packed) -> Learned:
+        return _unpack(packed).kept_in(self.buffer)
 
     def _submit(self, convert: Callable[[Any], T], work: Callable[..., Any], *arguments: Any) -> "Future[T]":
         try:
@@ -99,18 +107,20 @@ def _warm(recipe: Recipe) -> None:
     _workshop(recipe)
 
 
-def _train(
-    recipe: Recipe, client: ClientId, round: int, turn: int, weights: Any, extras: Arrays, state: Arrays
-) -> Packed:
-    job = Job(client, round, turn, torch.from_numpy(weights), _tensors(extras), _tensors(state))
-    trained, after = _workshop(recipe).train(job)
-    bare: Any = trained._replace(extras={})
-    return bare._replace(delta=None), trained.delta.numpy(), _arrays(trained.extras), _arrays(after)
+def _train(recipe: Recipe, packed: Packed) -> Packed:
+    bare, weights, extras, state = packed
+    job = bare._replace(weights=torch.from_numpy(weights), extras=_tensors(extras), state=_tensors(state))
+    learned: Any = _workshop(recipe).train(job)
+    trained = learned.trained
+    without = learned._replace(trained=trained._replace(delta=None, extras=None), state=None)
+    return without, trained.delta.numpy(), _arrays(trained.extras), _arrays(learned.state)
 
 
-def _unpack(packed: Packed) -> tuple[Trained, State]:
-    trained, delta, extras, state = packed
-    return trained._replace(delta=torch.from_numpy(delta), extras=_tensors(extras)), _tensors(state)
+def _unpack(packed: Packed) -> Learned:
+    bare, delta, extras, state = packed
+    trained = bare.trained._replace(delta=torch.from_numpy(delta), extras=_tensors(extras))
+    learned: Learned = bare._replace(trained=trained, state=_tensors(state))
+    return learned
 
 
 def _evaluate(recipe: Recipe, weights: Any, part: int) -> tuple[int, float]:
@@ -135,8 +145,11 @@ def _died() -> RunError:
 
 def _then(future: "Future[Any]", convert: Callable[[Any], T]) -> "Future[T]":
     after: Future[T] = Future()
+    running = [future]
+    """Until it is done: else its result would live as long as the converted one."""
 
     def done(before: "Future[Any]") -> None:
+        running.clear()
         if before.cancelled():
             after.cancel()
         if not after.set_running_or_notify_cancel():
@@ -151,5 +164,6 @@ def _then(future: "Future[Any]", convert: Callable[[Any], T]) -> "Future[T]":
                 after.set_exception(fault)
 
     future.add_done_callback(done)
-    after.add_done_callback(lambda _: future.cancel())  # a job that nobody wants any more and that has not begun
+    # a job that nobody wants any more and that has not begun
+    after.add_done_callback(lambda _: [job.cancel() for job in running])
     return after

@@ -6,10 +6,11 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from fedemu.types import Rng
+from fedemu.types import Indices, Rng
 
-Verified: TypeAlias = Literal["official", "SHA256SUMS"]
-"""Who vouched for the files: their publisher's hash, or only the data directory's own list."""
+Verified: TypeAlias = Literal["official", "SHA256SUMS", "generated"]
+"""Who vouched for the files: their publisher's hash, or only the data directory's own list; or there are none, as the
+examples are made by the code itself."""
 
 
 class Examples(NamedTuple):
@@ -31,12 +32,14 @@ class Dataset(NamedTuple):
     """Of one example."""
     classes: int
     scale: float
-    """Largest value that x can have; 255 for pixels."""
+    """What x is divided by first: the largest value of a pixel; 1 for features."""
     mean: tuple[float, ...]
     """Of x / scale, for each channel, the first dimension of `shape`."""
     std: tuple[float, ...]
     """As `mean`."""
     verified: Verified
+    owners: Indices | None = None
+    """Whom each training example is from, 0..users-1, shape (n,), int64; None where the data set does not say."""
 
     def inputs(self, x: Tensor) -> Tensor:
         """Return (x / scale - mean) / std of a batch of shape (n, *shape), as a new float32 tensor."""
@@ -63,4 +66,7 @@ def subset(dataset: Dataset, examples: int, rng: Rng) -> Dataset:
             f"{examples} examples are more than the {count} that {dataset.name} has to train; ask for less"
         )
     kept = torch.from_numpy(rng.permutation(count)[:examples]).sort().values
-    return dataset._replace(train=Examples(dataset.train.x[kept], dataset.train.y[kept]))
+    return dataset._replace(
+        train=Examples(dataset.train.x[kept], dataset.train.y[kept]),
+        owners=None if dataset.owners is None else dataset.owners[kept.numpy()],
+    )

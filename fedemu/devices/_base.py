@@ -33,15 +33,18 @@ class Straggler:
 
     probability: Ratio
     """Chance that a training is slow."""
-    factor: Annotated[float, Field(ge=1)]
+    factor: Annotated[float, Field(ge=1)] = 1.0
     """How many times as long it takes then."""
+    speed: tuple[float, float] = (1.0, 1.0)
+    """Share of its speed that is left then, 0..1: uniform between these two."""
 
     def slowdown(self, rng: Rng) -> float:
-        """Return the factor of one training, 1 for one that is not slow.
+        """Return how many times as long one training takes, 1 for one that is not slow.
 
-        One uniform is drawn, so that who is slow at 20 % is slow at 80 % too.
+        The first draw says whether, so that who is slow at 20 % is slow at 80 % too.
         """
-        return self.factor if rng.random() < self.probability else 1.0
+        is_slow = rng.random() < self.probability
+        return self.factor / rng.uniform(*self.speed) if is_slow else 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedemu.models._base import Task, bind, views
-from fedemu.types import Indices, Vector
+from fedemu.types import BatchLoss, Indices, Vector
 
 
 def _as_it_is(x: Tensor) -> Tensor:
@@ -40,15 +40,17 @@ class LocalObjective:
     def num_examples(self) -> int:
         return len(self._y)
 
-    def gradient(self, weights: Vector, batch: Indices) -> tuple[Vector, float]:
-        """Return the gradient of the mean loss over `batch`, shape (d,), and that loss; the next call overwrites it."""
+    def gradient(self, weights: Vector, batch: Indices) -> tuple[Vector, BatchLoss]:
+        """Return the gradient of the mean loss over `batch`, and the losses; the next call overwrites it."""
         bind(self._module, weights)
         gradient = self._zeroed(weights)
         chosen = torch.from_numpy(batch).to(self._x.device)
         self._module.train()
-        loss = functional.cross_entropy(self._module(self._inputs(self._x[chosen])), self._y[chosen])
+        logits = self._module(self._inputs(self._x[chosen]))
+        losses = functional.cross_entropy(logits, self._y[chosen], reduction="none")
+        loss = losses.mean()
         loss.backward()  # type: ignore[no-untyped-call]
-        return gradient, loss.item()
+        return gradient, BatchLoss(loss.item(), losses.detach().square().mean().item())
 
     def _zeroed(self, weights: Vector) -> Vector:
         if self._gradient is None:

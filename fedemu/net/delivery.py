@@ -17,7 +17,10 @@ from fedemu.errors import NetworkError, PeerError
 from fedemu.loop import Key, aside, standstill
 from fedemu.net.channel import Conversation
 from fedemu.net.messages import Message
-from fedemu.types import Seconds
+from fedemu.types import Bytes, Encoded, Seconds, Vector
+
+LARGE: Bytes = 2**20
+"""Bytes above which messages are brought over one at a time."""
 
 Measure: TypeAlias = Callable[[Seconds, Seconds], None]
 """Told the delay that a message should have had, and the one that it had."""
@@ -111,8 +114,8 @@ class _Parcel:
 class _Lane:
     """One direction of a connection whose ends are both here: what has been sent and has not been received."""
 
-    def __init__(self, clock: Clock, key: Key, measure: Measure | None) -> None:
-        self._clock, self._key, self._measure = clock, key, measure
+    def __init__(self, clock: Clock, key: Key, measure: Measure | None, keep: Callable[[Vector], Vector]) -> None:
+        self._clock, self._key, self._measure, self._keep = clock, key, measure, keep
         self._due: asyncio.Queue[_Parcel] = asyncio.Queue()
         self._travelling: deque[_Parcel] = deque()
         self._count = 0
@@ -140,7 +143,11 @@ class _Lane:
         """Take what has come through the transport: the first of those on their way."""
         if self.is_open:
             parcel = self._travelling.popleft()
-            parcel.message = message
+            vectors = {
+                name: vector if isinstance(vector, Encoded) else self._keep(vector)
+                for name, vector in message.vectors.items()
+            }
+            parcel.message = Message(message.header, vectors)
             parcel.flight.land()
 
     def end(self, error: Exception) -> None:
@@ -179,10 +186,11 @@ class _Together:
         clock: Clock,
         out: _Lane,
         into: _Lane,
+        assembly: asyncio.Lock,
         done: "Callable[[_Together], None]",
     ) -> None:
         self._name, self._conversation, self._clock, self._out, self._into = name, conversation, clock, out, into
-        self._done = done
+        self._assembly, self._done = assembly, done
         self._outbox: asyncio.Queue[Message | None] = asyncio.Queue()
         self.tasks: Sequence[asyncio.Task[None]] = ()
         """The reader, and the writer, which also closes the connection."""
@@ -232,7 +240,9 @@ class _Together:
     async def _write(self) -> None:
         while (message := await self._outbox.get()) is not None:
             try:
-                await self._conversation.send(message)
+                # large ones one at a time: else all of them are half here at once, and none can be put away
+                async with self._assembly if message.size > LARGE else contextlib.nullcontext():
+                    await self._conversation.send(message)
             except Exception as error:
                 self._out.end(error)  # who receives raises it, whatever it is
             del message  # a large model should not lie here until the next one comes
@@ -245,10 +255,12 @@ class Exchange:
 
     Args:
         clock: Knows the time, and what is on its way.
+        keep: Finds a place for a vector that is here before its time.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, keep: Callable[[Vector], Vector] = lambda vector: vector) -> None:
+        self._clock, self._keep = clock, keep
+        self._assembly = asyncio.Lock()
         self._lanes: dict[str, tuple[_Lane, _Lane]] = {}
         """Down and up, of clients whose own end is still to come."""
         self._ends: dict[_Together, None] = {}
@@ -258,7 +270,10 @@ class Exchange:
         self, client: str, conversation: Conversation, *, down: Measure | None = None, up: Measure | None = None
     ) -> Delivery:
         """Return the server's end of a new connection of a client; measures take the delays in either direction."""
-        lanes = _Lane(self._clock, (client, "down"), down), _Lane(self._clock, (client, "up"), up)
+        lanes = (
+            _Lane(self._clock, (client, "down"), down, self._keep),
+            _Lane(self._clock, (client, "up"), up, self._keep),
+        )
         self._lanes[client] = lanes
         return self._end(client, conversation, *lanes)
 
@@ -268,7 +283,7 @@ class Exchange:
         return self._end(client, conversation, up, down)
 
     def _end(self, client: str, conversation: Conversation, out: _Lane, into: _Lane) -> _Together:
-        end = _Together(client, conversation, self._clock, out, into, self._forget)
+        end = _Together(client, conversation, self._clock, out, into, self._assembly, self._forget)
         self._ends[end] = None
         return end
 

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from fedemu.errors import PeerError
 from fedemu.net._pb import federation_pb2 as pb
-from fedemu.types import Bytes, Vector
+from fedemu.types import Bytes, Encoded, Payload, Vector
 
 PROTOCOL = 1
 """Version of the wire contract, said in Hello."""
@@ -24,6 +24,12 @@ CHUNK = 2**20 - 16
 
 FRAMING = 5
 """Bytes that gRPC puts before each message."""
+
+LARGEST = 8
+"""Bytes that a number may take in an encoded vector: an index and a value."""
+
+SPARE = 1024
+"""Bytes that any encoded vector may have beside that."""
 
 Header: TypeAlias = (
     pb.Hello
@@ -44,12 +50,12 @@ class Message:
     """A header and the vectors beside it."""
 
     header: Header
-    vectors: Mapping[str, Vector] = field(default_factory=dict)
+    vectors: Mapping[str, Payload] = field(default_factory=dict)
 
     @cached_property
     def first(self) -> bytes:
         """Its first frame: the header, and what vectors follow."""
-        frame = pb.Frame(vectors=[pb.Vector(name=name, size=v.numel()) for name, v in self.vectors.items()])
+        frame = pb.Frame(vectors=[_announced(name, vector) for name, vector in self.vectors.items()])
         getattr(frame, type(self.header).__name__.lower()).CopyFrom(self.header)
         return frame.SerializeToString()
 
@@ -58,7 +64,7 @@ class Message:
         """What it weighs on the link: its frames as `encode` makes them, and gRPC's 5 bytes on each."""
         size = len(self.first) + FRAMING
         for vector in self.vectors.values():
-            whole, rest = divmod(4 * vector.numel(), CHUNK)
+            whole, rest = divmod(len(vector.data) if isinstance(vector, Encoded) else 4 * vector.numel(), CHUNK)
             size += whole * _chunk_size(CHUNK) + (_chunk_size(rest) if rest else 0)
         return size
 
@@ -67,9 +73,15 @@ def encode(message: Message) -> Iterator[bytes]:
     """Yield the message's frames, each under 1 MiB, made when it is asked for."""
     yield message.first
     for vector in message.vectors.values():
-        data = _memory(vector.contiguous())
+        data = memoryview(vector.data) if isinstance(vector, Encoded) else _memory(vector.contiguous())
         for start in range(0, len(data), CHUNK):
             yield pb.Frame(chunk=bytes(data[start : start + CHUNK])).SerializeToString()
+
+
+def _announced(name: str, vector: Payload) -> pb.Vector:
+    if isinstance(vector, Encoded):
+        return pb.Vector(name=name, size=vector.size, length=len(vector.data))
+    return pb.Vector(name=name, size=vector.numel())
 
 
 def _memory(vector: Vector) -> memoryview:
@@ -92,7 +104,7 @@ class Assembler:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._header: Header | None = None
-        self._vectors: dict[str, Vector] = {}
+        self._vectors: dict[str, Payload] = {}
         self._open: list[memoryview] = []
 
     def feed(self, data: bytes) -> Message | None:
@@ -130,12 +142,21 @@ class Assembler:
         total = sum(v.size for v in frame.vectors)
         if total > self.limit:
             raise PeerError("RESOURCE_EXHAUSTED", f"vectors of {total} numbers; at most {self.limit} are expected here")
+        for v in frame.vectors:
+            if v.length > SPARE + LARGEST * v.size:
+                text = f"{v.length} bytes for the {v.size} numbers of {v.name}; at most {LARGEST} a number are expected"
+                raise PeerError("RESOURCE_EXHAUSTED", text)
         self._header = getattr(frame, content)
         for announced in frame.vectors:
-            vector = torch.empty(announced.size, dtype=torch.float32)
-            self._vectors[announced.name] = vector
-            if announced.size:
+            if announced.length:
+                memory = memoryview(bytearray(announced.length))
+                self._vectors[announced.name] = Encoded(memory, announced.size)
+                self._open.append(memory)
+            elif announced.size:
+                vector = self._vectors[announced.name] = torch.empty(announced.size, dtype=torch.float32)
                 self._open.append(_memory(vector))
+            else:
+                self._vectors[announced.name] = torch.empty(0)
 
     def _fill(self, chunk: memoryview) -> None:
         if not self._open or not chunk:

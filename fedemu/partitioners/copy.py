@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from fedemu.types import Indices, Labels, Partitioner, Rng
+from fedemu.types import Annotations, Indices, Partitioner, Rng
 
 
 def copy() -> Partitioner:
     """Give every client all the examples."""
 
-    def partition(labels: Labels, clients: int, rng: Rng) -> list[Indices]:
-        everything = np.arange(len(labels), dtype=np.int64)
+    def partition(annotations: Annotations, clients: int, rng: Rng) -> list[Indices]:
+        everything = np.arange(len(annotations.labels), dtype=np.int64)
         # one array for all, or 10,000 clients would hold 4 GB of numbers
         return [everything] * clients
 

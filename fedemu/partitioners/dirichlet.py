@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from fedemu.partitioners._enough import require_enough
-from fedemu.types import Indices, Labels, Partitioner, Rng
+from fedemu.types import Annotations, Indices, Labels, Partitioner, Rng
 
 _DRAWS = 1000
 
@@ -25,8 +25,9 @@ def dirichlet(*, alpha: Annotated[float, Field(gt=0)], min_examples: Annotated[i
         min_examples: Fewest examples that a client may have.
     """
 
-    def partition(labels: Labels, clients: int, rng: Rng) -> list[Indices]:
-        require_enough(labels, clients, each=min_examples)
+    def partition(annotations: Annotations, clients: int, rng: Rng) -> list[Indices]:
+        require_enough(annotations, clients, each=min_examples)
+        labels = annotations.labels
         totals = np.bincount(labels)
         for _ in range(_DRAWS):
             counts = _draw(totals, clients, alpha, rng)

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from fedemu.partitioners._enough import require_enough
-from fedemu.types import Indices, Labels, Partitioner, Rng
+from fedemu.types import Annotations, Indices, Partitioner, Rng
 
 
 def quantity(*, sigma: Annotated[float, Field(ge=0)]) -> Partitioner:
@@ -20,11 +20,12 @@ def quantity(*, sigma: Annotated[float, Field(ge=0)]) -> Partitioner:
         sigma: Standard deviation of the logarithm of the sizes; 0 divides evenly.
     """
 
-    def partition(labels: Labels, clients: int, rng: Rng) -> list[Indices]:
-        require_enough(labels, clients, each=1)
+    def partition(annotations: Annotations, clients: int, rng: Rng) -> list[Indices]:
+        count = len(annotations.labels)
+        require_enough(annotations, clients, each=1)
         log_sizes = sigma * rng.standard_normal(clients)
         parts = np.cumsum(np.exp(log_sizes - log_sizes.max()))
-        ends = np.round(parts / parts[-1] * (len(labels) - clients)).astype(np.int64) + np.arange(1, clients + 1)
-        return [np.sort(share) for share in np.split(rng.permutation(len(labels)), ends[:-1])]
+        ends = np.round(parts / parts[-1] * (count - clients)).astype(np.int64) + np.arange(1, clients + 1)
+        return [np.sort(share) for share in np.split(rng.permutation(count), ends[:-1])]
 
     return partition

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from fedemu.partitioners._enough import require_enough
-from fedemu.types import Indices, Labels, Partitioner, Rng
+from fedemu.types import Annotations, Indices, Partitioner, Rng
 
 
 def shards(*, per_client: Annotated[int, Field(ge=1)] = 2) -> Partitioner:
@@ -21,9 +21,9 @@ def shards(*, per_client: Annotated[int, Field(ge=1)] = 2) -> Partitioner:
         per_client: Shards that each client gets.
     """
 
-    def partition(labels: Labels, clients: int, rng: Rng) -> list[Indices]:
-        require_enough(labels, clients, each=per_client)
-        pieces = np.array_split(np.argsort(labels, kind="stable"), clients * per_client)
+    def partition(annotations: Annotations, clients: int, rng: Rng) -> list[Indices]:
+        require_enough(annotations, clients, each=per_client)
+        pieces = np.array_split(np.argsort(annotations.labels, kind="stable"), clients * per_client)
         dealt = rng.permutation(len(pieces)).reshape(clients, per_client)
         return [np.sort(np.concatenate([pieces[i] for i in hand])) for hand in dealt]
 

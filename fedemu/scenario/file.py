@@ -11,7 +11,7 @@ from typing import Any
 
 from fedemu.errors import Fault, ScenarioError
 from fedemu.registry import is_foreign
-from fedemu.scenario.grid import Cell, fault_of, locate, put, spread, validated
+from fedemu.scenario.grid import GRID, Cell, fault_of, locate, put, spread, validated
 from fedemu.scenario.sections import Scenario
 from fedemu.scenario.source import Place, Source, anchored, first_comment, read, read_value, write
 
@@ -96,9 +96,7 @@ def parse(mapping: Mapping[str, Any], file: str = "scenario") -> Scenario:
     scenario, wrong = validated(source)
     faults = [fault_of(source, w) for w in wrong]
     faults += [
-        Fault(file, 1, key, "no place in a single run; resolve it to cells first")
-        for key in ("matrix", "repeat")
-        if key in mapping
+        Fault(file, 1, key, "no place in a single run; resolve it to cells first") for key in GRID if key in mapping
     ]
     if faults or scenario is None:
         raise ScenarioError(faults)
@@ -129,9 +127,13 @@ def schema() -> dict[str, Any]:
 
 
 def _overruled(source: Source, replaced: Iterable[tuple[str, str, Any]]) -> Iterator[Fault]:
-    """Yield the replacements that an axis of the matrix would undo."""
-    axes = source.tree.get("matrix")
+    """Yield the replacements that an axis of the matrix or a variant would undo."""
+    axes, variants = source.tree.get("matrix"), source.tree.get("variants")
+    undoing = [(axis, f"the matrix sets {axis}; set matrix.{axis}") for axis in axes] if isinstance(axes, dict) else []
+    for name, bundle in variants.items() if isinstance(variants, dict) else ():
+        for change in bundle if isinstance(bundle, dict) else ():
+            undoing += [(change, f"variant {name} sets {change}; set variants.{name}.{change}")]
     for option, key, _ in replaced:
-        for axis in axes if isinstance(axes, dict) else ():
-            if locate(key)[: len(locate(axis))] == locate(axis):
-                yield Fault(option, 1, key, f"no meaning, as the matrix sets {axis}; set matrix.{axis} instead")
+        for change, why in undoing:
+            if locate(key)[: len(locate(str(change)))] == locate(str(change)):
+                yield Fault(option, 1, key, f"no meaning, as {why} instead")

@@ -1,4 +1,4 @@
-"""The grid of a scenario: its axes and repeats, spread into cells, each checked on its own."""
+"""The grid of a scenario: its variants, axes and repeats, spread into cells, each checked on its own."""
 
 import hashlib
 import itertools
@@ -19,6 +19,8 @@ from fedemu.scenario.source import Place, Source
 class Cell:
     """One run: a point of the grid with one seed."""
 
+    variant: str
+    """Empty without variants."""
     values: Mapping[str, str]
     """Axis to value, as text; empty without a matrix."""
     seed: int
@@ -26,13 +28,17 @@ class Cell:
     resolved: Mapping[str, Any]
     """The mapping that `parse` makes this scenario of; it can go through YAML and JSON."""
     path: str
-    """`key=value,.../seed-N`: the run directory below that of the experiment; empty where there is but one run."""
+    """`variant/key=value,.../seed-N`: the run directory below that of the experiment; empty where there is but one."""
 
 
 def locate(key: str) -> Loc:
-    """Return where a dotted key points; the axes of a matrix are dotted keys themselves."""
+    """Return where a dotted key points; the axes of a matrix and the keys of a variant are dotted keys themselves."""
     first, _, rest = key.partition(".")
-    return (first, rest) if first == "matrix" and rest else tuple(key.split("."))
+    if first == "matrix" and rest:
+        return first, rest
+    if first == "variants" and rest:
+        return first, *rest.split(".", 1)
+    return tuple(key.split("."))
 
 
 def put(source: Source, key: str, value: Any, place: Place) -> tuple[Source, list[Fault]]:
@@ -66,24 +72,31 @@ def fault_of(source: Source, wrong: Wrong) -> Fault:
     return Fault(*source.place(wrong.loc), ".".join(map(str, loc)) or "scenario", wrong.text)
 
 
+GRID = ("variants", "matrix", "repeat")
+"""Keys that make a grid of a scenario, and that no cell has."""
+
+
 def spread(source: Source) -> tuple[list[Cell], list[Fault]]:
     """Return every run of the grid, or every fault of every cell."""
     base, wrong = validated(source)
-    axes: dict[str, list[Any]] = source.tree.get("matrix", {})
-    if any(w.loc[:1] in (("matrix",), ("repeat",)) for w in wrong):
+    if any(w.loc[:1] in {(key,) for key in GRID} for w in wrong):
         return [], [fault_of(source, w) for w in wrong]
-    if axes:
-        wrong = [w for w in wrong if not any(_settles(locate(axis), w) for axis in axes)]
+    axes: dict[str, list[Any]] = source.tree.get("matrix", {})
+    variants: dict[str, dict[str, Any]] = source.tree.get("variants", {"": {}})
+    changes = [*axes, *dict.fromkeys(key for bundle in variants.values() for key in bundle)]
+    if changes:
+        wrong = [w for w in wrong if not any(_settles(locate(change), w) for change in changes)]
         faults = [fault for axis, values in axes.items() for fault in _axis_faults(source, axis, values)]
-        # a mistyped key is told on its own: with it, the axes might reach into nothing
+        faults += [fault for variant in variants for fault in _variant_faults(source, variant, variants[variant], axes)]
+        # a mistyped key is told on its own: with it, the changes might reach into nothing
         if faults or any(w.kind == "key" for w in wrong):
             return [], faults + [fault_of(source, w) for w in wrong]
     elif base is None:
         return [], [fault_of(source, w) for w in wrong]
-    repeat, is_grid = source.tree.get("repeat", 1), "matrix" in source.tree or "repeat" in source.tree
+    repeat, is_grid = source.tree.get("repeat", 1), any(key in source.tree for key in GRID)
     cells, found = list[Cell](), dict[Fault, None]()
-    for point in itertools.product(*axes.values()):
-        here, faults = _at(source, dict(zip(axes, point, strict=True)))
+    for variant, point in itertools.product(variants, itertools.product(*axes.values())):
+        here, faults = _at(source, variant, variants[variant], dict(zip(axes, point, strict=True)))
         scenario, wrong = validated(here)
         found.update(dict.fromkeys([*faults, *(fault_of(here, w) for w in wrong)]))
         if scenario is None:
@@ -92,20 +105,20 @@ def spread(source: Source) -> tuple[list[Cell], list[Fault]]:
         for seed in range(scenario.seed, scenario.seed + repeat):
             head = {"name": scenario.name, "seed": seed}
             resolved = {**head, **{k: v for k, v in here.tree.items() if k not in head}}
-            path = "/".join(filter(None, (_directory(values), f"seed-{seed}"))) if is_grid else ""
-            cells.append(Cell(values, seed, scenario.model_copy(update={"seed": seed}), resolved, path))
+            path = "/".join(filter(None, (variant, _directory(values), f"seed-{seed}"))) if is_grid else ""
+            cells.append(Cell(variant, values, seed, scenario.model_copy(update={"seed": seed}), resolved, path))
     return cells, list(found)
 
 
-def _settles(axis: Loc, wrong: Wrong) -> bool:
-    """Tell whether an axis may mend what is wrong: it replaces it, or puts there what is missing."""
-    inside = wrong.loc[: len(axis)] == axis
-    return inside or (wrong.kind != "key" and axis[: len(wrong.loc)] == wrong.loc)
+def _settles(change: Loc, wrong: Wrong) -> bool:
+    """Tell whether a change may mend what is wrong: it replaces it, or puts there what is missing."""
+    inside = wrong.loc[: len(change)] == change
+    return inside or (wrong.kind != "key" and change[: len(wrong.loc)] == wrong.loc)
 
 
 def _axis_faults(source: Source, axis: str, values: Sequence[Any]) -> Iterator[Fault]:
     place = source.place(("matrix", axis))
-    if axis in ("matrix", "repeat"):
+    if axis in GRID:
         yield Fault(*place, f"matrix.{axis}", f"{axis!r} cannot be an axis")
         return
     texts = [_text(value) for value in values]
@@ -114,12 +127,27 @@ def _axis_faults(source: Source, axis: str, values: Sequence[Any]) -> Iterator[F
     yield from put(source, axis, values[0], place)[1]
 
 
-def _at(source: Source, point: Mapping[str, Any]) -> tuple[Source, list[Fault]]:
-    """Return the source at a point of the grid, with the axes that reach inside others put last."""
-    tree = {key: value for key, value in source.tree.items() if key not in ("matrix", "repeat")}
+def _variant_faults(
+    source: Source, variant: str, bundle: Mapping[str, Any], axes: Mapping[str, Any]
+) -> Iterator[Fault]:
+    for key in bundle:
+        place, name = source.place(("variants", variant, key)), f"variants.{variant}.{key}"
+        if locate(key)[0] in GRID:
+            yield Fault(*place, name, f"{key!r} cannot stand in a variant")
+        elif key in axes:
+            yield Fault(*place, name, f"{key!r} is an axis of the matrix too; put it in one of the two")
+
+
+def _at(
+    source: Source, variant: str, bundle: Mapping[str, Any], point: Mapping[str, Any]
+) -> tuple[Source, list[Fault]]:
+    """Return the source in a variant and at a point of the grid, with the changes that reach inside others put last."""
+    tree = {key: value for key, value in source.tree.items() if key not in GRID}
     here, faults = Source(tree, source.places), list[Fault]()
-    for axis in sorted(point, key=lambda axis: len(locate(axis))):
-        here, wrong = put(here, axis, point[axis], source.place(("matrix", axis)))
+    changes = [(key, value, source.place(("variants", variant, key))) for key, value in bundle.items()]
+    changes += [(axis, value, source.place(("matrix", axis))) for axis, value in point.items()]
+    for key, value, place in sorted(changes, key=lambda change: len(locate(change[0]))):
+        here, wrong = put(here, key, value, place)
         faults += wrong
     return here, faults
 

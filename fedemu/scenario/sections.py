@@ -3,12 +3,14 @@
 Every key of the contract that this version does not have is listed in `not_built`, so that it is a fault that says so.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from fedemu.compute._buffer import BUFFER
 from fedemu.devices._base import Energy, Equipment, Memory, Straggler
 from fedemu.keys import Clash, Keys, instead, shown
 from fedemu.scenario.kind import Kind, KindOf
@@ -33,8 +35,8 @@ def _batch_size(value: Any) -> Any:
     return None if value == "full" else value
 
 
-class TrainingKeys(Keys):
-    """How clients train; in a group, the keys that are different there."""
+class LocalKeys(Keys):
+    """How one local training goes."""
 
     epochs: Count = Training().epochs
     """Passes over a client's examples in each round."""
@@ -46,6 +48,36 @@ class TrainingKeys(Keys):
     """Learning rate of the local steps."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = Training().momentum
     """Momentum of the local steps, which starts anew in every round."""
+
+
+class ChangeKeys(LocalKeys):
+    """What is different from a round on."""
+
+    round: Annotated[int, Field(ge=2)]
+    """The first round of which it holds."""
+
+
+class TrainingKeys(LocalKeys):
+    """How clients train; in a group, the keys that are different there."""
+
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """What the learning rate is multiplied with after each round."""
+    epochs_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """What the epochs are multiplied with after each round, rounded, but at least 1."""
+    schedule: list[ChangeKeys] = Field(default=[])
+    """Keys that are different from a round on; of several entries that hold, the last one counts."""
+    budget: Annotated[Duration, Field(gt=0)] | None = None
+    """Time for a local training: a client does the whole epochs that fit, at least one; default no limit."""
+
+    def in_round(self, round: int) -> Training:
+        """Return how clients train in a round, from 1 on."""
+        now: dict[str, Any] = {key: getattr(self, key) for key in LocalKeys.model_fields}
+        for change in self.schedule:
+            if change.round <= round:
+                now |= change.model_dump(exclude_unset=True, exclude={"round"})
+        now["lr"] *= self.lr_decay ** (round - 1)
+        now["epochs"] = max(1, math.floor(now["epochs"] * self.epochs_decay ** (round - 1) + 0.5))
+        return Training(**now)
 
 
 def _every(value: Any) -> Any:
@@ -79,10 +111,12 @@ class Rounds(Keys):
     """Fewest updates that a round can close with at its deadline."""
     deadline: Annotated[Duration, Field(gt=0)] | None = None
     """Time after which a round closes without the stragglers; default never."""
+    tick: Annotated[Duration, Field(gt=0)] | None = None
+    """Time that a round takes, whatever comes, and another without a quorum; instead of goal and deadline."""
     barrier: bool = True
     """True is synchronous; false lets clients start again as they finish."""
     late: Literal["cancel", "drop", "keep"] | None = None
-    """What becomes of those still at work when a round closes; default cancel with a barrier, keep without."""
+    """What becomes of those at work when a round closes; default cancel, but keep with a tick or without a barrier."""
 
     def cohort(self, clients: int) -> int:
         """Return how many of that many clients are at work at once."""
@@ -93,7 +127,7 @@ class Rounds(Keys):
     @property
     def for_the_late(self) -> Literal["cancel", "drop", "keep"]:
         """`late`, or its default."""
-        return self.late or ("cancel" if self.barrier else "keep")
+        return self.late or ("cancel" if self.barrier and self.tick is None else "keep")
 
     def clashes(self) -> Iterator[Clash]:
         """Yield numbers that no round can meet."""
@@ -103,7 +137,10 @@ class Rounds(Keys):
         if self.barrier and self.goal is not None and self.concurrency is not None and self.goal > self.concurrency:
             text = f"goal {self.goal} is out of reach of concurrency {self.concurrency}"
             yield Clash(frozenset({"goal", "concurrency", "barrier"}), ("goal",), text)
-        enough = self.goal or self.concurrency
+        for key in ("goal", "deadline"):
+            if self.tick is not None and getattr(self, key) is not None:
+                yield Clash(frozenset({"tick", key}), (key,), "tick says when a round closes; write one of the two")
+        enough = None if self.tick else self.goal or self.concurrency
         if enough is not None and self.quorum > enough:
             text = (
                 f"quorum {self.quorum} is above {'goal' if self.goal else 'concurrency'} {enough}, which closes a round"
@@ -116,8 +153,18 @@ class StragglerKeys(Keys):
 
     probability: Ratio
     """Chance that a training is slow."""
-    factor: Annotated[float, Field(ge=1)]
+    factor: Annotated[float, Field(ge=1)] | None = None
     """How many times as long it takes then."""
+    speed: Annotated[list[Annotated[Ratio, Field(gt=0)]], Field(min_length=2, max_length=2)] | None = None
+    """Or: the share of its speed that is left then, uniform between two values, e.g. [5%, 100%]."""
+
+    def clashes(self) -> Iterator[Clash]:
+        """Yield what leaves open how slow."""
+        keys = frozenset({"factor", "speed"})
+        if (self.factor is None) == (self.speed is None):
+            yield Clash(keys, (), "how slow is not clear; write factor or speed, one of the two")
+        elif self.speed is not None and self.speed[0] > self.speed[1]:
+            yield Clash(keys, ("speed",), f"{self.speed[0]:g} is above {self.speed[1]:g}; write the lower one first")
 
 
 class EnergyKeys(Keys):
@@ -146,16 +193,70 @@ def equipment(house: Mapping[str, Any]) -> Equipment:
     """Return what stands around a device, from the keys that the house reads."""
     straggler, memory, energy = (house[key] for key in ("straggler", "memory", "energy"))
     return Equipment(
-        None if straggler is None else Straggler(**straggler.model_dump()),
+        None if straggler is None else _straggler(straggler),
         None if memory is None else Memory(memory),
         None if energy is None else Energy(**energy.model_dump()),
     )
 
 
+def _straggler(keys: StragglerKeys) -> Straggler:
+    low, high = keys.speed or (1.0, 1.0)
+    return Straggler(keys.probability, keys.factor or 1.0, (low, high))
+
+
+class CodecKeys(Keys):
+    """What the house reads beside a codec's own keys."""
+
+    zstd: Annotated[int, Field(ge=1, le=22)] | None = None
+    """Level of zstd that the bytes are compressed with; default not at all."""
+    slowdown: Annotated[float, Field(ge=0)] = 1.0
+    """How many times as long the device takes for it as the machine where the codec was measured; 0 takes no time."""
+
+
+class UpKeys(CodecKeys):
+    """What the house reads beside the codec of updates."""
+
+    feedback: bool | None = None
+    """Add what an update lost to the next one; default true for codecs that leave most of it out."""
+
+
+class DownKeys(CodecKeys):
+    """What the house reads beside the codec of models."""
+
+    delta: bool = False
+    """Send the difference to the last model that the client has acknowledged, as it has it."""
+
+
+class CodecPair(Keys):
+    """How vectors travel in fewer bytes."""
+
+    up: Annotated[Kind, KindOf("codecs", house=UpKeys)] | None = None
+    """For updates; default as they are."""
+    down: Annotated[Kind, KindOf("codecs", house=DownKeys)] | None = None
+    """For models; default as they are."""
+
+    def clashes(self) -> Iterator[Clash]:
+        """Yield codecs that would ruin a model."""
+        if self.down is not None and not self.down.house["delta"] and self.down.build().sparse:
+            text = f"{self.down.kind} leaves most of a model out; add delta: true, or choose another codec"
+            yield Clash(frozenset({"down"}), ("down",), text)
+
+
+class ConditionKeys(Keys):
+    """What is true of a device from time to time; what is not said here always is."""
+
+    charging: Annotated[Kind, KindOf("availabilities")] | None = None
+    """When it is being charged."""
+    unmetered: Annotated[Kind, KindOf("availabilities")] | None = None
+    """When its network costs nothing."""
+    idle: Annotated[Kind, KindOf("availabilities")] | None = None
+    """When nobody uses it."""
+
+
 class Group(Keys):
     """Like clients."""
 
-    not_built: ClassVar[frozenset[str]] = frozenset({"attack", "codec", "submodel", "data"})
+    not_built: ClassVar[frozenset[str]] = frozenset({"attack", "submodel", "data"})
     count: Count
     """Number of clients in the group."""
     device: Annotated[Kind, KindOf("devices", house=DeviceKeys)] | None = None
@@ -166,6 +267,10 @@ class Group(Keys):
     """When clients are online; default the scenario's."""
     training: TrainingKeys = TrainingKeys()
     """What is different here from the scenario's training."""
+    codec: CodecPair | None = None
+    """Default the scenario's."""
+    conditions: ConditionKeys = ConditionKeys()
+    """What is true of the devices from time to time, for a selector that asks."""
 
 
 class Server(Keys):
@@ -193,6 +298,13 @@ class Stop(Keys):
             yield Clash(frozenset({"rounds", "time"}), (), text)
 
 
+class Targets(Keys):
+    """What is reported beside the target, without ending the run."""
+
+    accuracy: list[Ratio] = Field(default=[])
+    """Accuracies on the test set."""
+
+
 class Compute(Keys):
     """Where training really runs; changes no event of a virtual run."""
 
@@ -201,6 +313,8 @@ class Compute(Keys):
     """auto, inline (one after the other, in this process) or pool (of processes)."""
     workers: Count | None = None
     """Processes of the pool; default one a core."""
+    buffer: Size = BUFFER
+    """Bytes of models and updates that wait in memory for their emulated time; more wait in files."""
 
     def clashes(self) -> Iterator[Clash]:
         """Yield workers that would have no work."""
@@ -221,14 +335,11 @@ GroupName: TypeAlias = Annotated[str, _named("group")]
 
 
 class Scenario(Keys):
-    """A scenario of fedemu: one run, or with `matrix` and `repeat` a grid of them."""
+    """A scenario of fedemu: one run, or with `variants`, `matrix` and `repeat` a grid of them."""
 
     not_built: ClassVar[frozenset[str]] = frozenset(
         {
             "aggregate",
-            "codec",
-            "targets",
-            "variants",
             "topology",
             "attack",
             "submodel",
@@ -254,6 +365,8 @@ class Scenario(Keys):
     """How clients train."""
     strategy: Annotated[Kind, KindOf("strategies")]
     """How updates become a model."""
+    codec: CodecPair = CodecPair()
+    """How vectors travel in fewer bytes; default as they are."""
     evaluate: Evaluate = Evaluate()
     """When the global model is evaluated."""
     rounds: Rounds = Rounds()
@@ -272,6 +385,15 @@ class Scenario(Keys):
     """When the run ends."""
     compute: Compute = Compute()
     """Where training really runs."""
+    targets: Targets = Targets()
+    """Accuracies that are reported, too."""
+    variants: (
+        Annotated[
+            dict[Annotated[str, _named("variant")], Annotated[dict[str, Any], Field(min_length=1)]], Field(min_length=1)
+        ]
+        | None
+    ) = None
+    """Bundles of dotted keys and their values, by name: each is a run of its own."""
     matrix: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)] | None = None
     """Axes of a grid: dotted key to the values that it takes."""
     repeat: Annotated[int, Field(ge=1, le=10_000)] = 1
@@ -292,10 +414,14 @@ class Scenario(Keys):
         """Clients at work at once."""
         return self.rounds.cohort(self.num_clients)
 
-    def training_in(self, group: str) -> Training:
+    def training_in(self, group: str) -> TrainingKeys:
         """Return how the clients of a group train: its own keys win."""
-        own: Mapping[str, Any] = self.clients[group].training.model_dump(exclude_unset=True)
-        return Training(**{**self.training.model_dump(), **own})
+        own = self.clients[group].training
+        return self.training.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
+
+    def codec_in(self, group: str) -> CodecPair:
+        """Return the codecs of a group: its own, or the scenario's."""
+        return self.clients[group].codec or self.codec
 
     def clashes(self) -> Iterator[Clash]:
         """Yield pipes that are not there, and rounds that these clients cannot hold."""

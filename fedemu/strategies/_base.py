@@ -28,6 +28,8 @@ class Aggregation(NamedTuple):
     """Take an update into the accumulator, which may be changed in place, and return it."""
     finish: Callable[[Any, Vector, State, Rng], tuple[Vector, State]]
     """Make the next global model, a new vector, of the current one."""
+    needs_base: bool = False
+    """Updates need the model that the client started from: the server keeps every version that somebody works on."""
 
 
 class Strategy(NamedTuple):

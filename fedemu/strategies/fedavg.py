@@ -2,33 +2,33 @@
 
 McMahan, Moore, Ramage, Hampson, Agüera y Arcas, "Communication-Efficient Learning of Deep Networks from Decentralized
 Data", AISTATS 2017, Algorithm 1. The printed sum runs over all clients; as only the cohort trains, the mean here is
-over those who answered, sum(n_k w_k) / sum(n_k). FedSGD is `epochs: 1, batch_size: full`.
+over those who answered, sum(n_k w_k) / sum(n_k). A server learning rate other than 1 is not in the paper: it is the
+SGD of Reddi et al., "Adaptive Federated Optimization", ICLR 2021, on the server.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fedemu.strategies._base import Layout, Strategy
-from fedemu.strategies._mean import weighted_mean
-from fedemu.strategies._sgd import local_sgd
-from fedemu.types import ClientView, Extras, Objective, Rng, State, Trained, Training, Vector
+from pydantic import Field
+
+from fedemu.strategies._base import Strategy
+from fedemu.strategies._mean import by_examples, weighted_mean
+from fedemu.strategies._plain import by_sgd, no_extras, no_state
+from fedemu.types import Training
 
 
-def fedavg(training: Training, /, *, weighting: Literal["examples", "uniform"] = "examples") -> Strategy:
+def fedavg(
+    training: Training,
+    /,
+    *,
+    weighting: Literal["examples", "uniform"] = "examples",
+    server_lr: Annotated[float, Field(gt=0)] = 1.0,
+) -> Strategy:
     """Federated averaging of models that clients train by SGD.
 
     Args:
         training: How clients train.
         weighting: A client counts by its examples, as in the paper, or all count the same (1/K).
+        server_lr: Factor of the mean delta; 1 makes it the mean of the models, as in the paper.
     """
-
-    def train(objective: Objective, start: Vector, extras: Extras, memory: State, rng: Rng) -> tuple[Trained, State]:
-        return local_sgd(objective, start, training, rng), memory
-
-    def init(weights: Vector, layout: Layout, clients: int) -> State:
-        return {}
-
-    def broadcast(state: State, client: ClientView, rng: Rng) -> Extras:
-        return {}
-
-    aggregate = weighted_mean(lambda update: float(update.num_examples) if weighting == "examples" else 1.0)
-    return Strategy(train, aggregate, init, broadcast)
+    weigh = by_examples if weighting == "examples" else lambda update: 1.0
+    return Strategy(by_sgd(training), weighted_mean(weigh, server_lr=server_lr), no_state, no_extras)

@@ -34,7 +34,7 @@ def compute(kind):
 
 
 def job(client="toy", round=1, state=None, **extras):
-    return Job(client, round, 1, torch.linspace(-1, 1, 1000), {"c": torch.ones(1000), **extras}, state or {})
+    return Job(client, round, 1, torch.linspace(-1, 1, 1000), {"c": torch.ones(1000), **extras}, state or {}, 1)
 
 
 def shared_memory():
@@ -46,8 +46,8 @@ def test_every_kind_trains_bit_for_bit_as_the_workshop_itself(compute) -> None:
     jobs = [job(round=round, state={"seen": torch.full((1,), round)}) for round in range(1, 9)]
     futures = [compute.train(Recipe(), j) for j in jobs]
     for j, future in zip(jobs, futures, strict=True):
-        trained, state = future.result(30)
-        wanted, after = Workshop("toy").train(j)
+        trained, state, _ = future.result(30)
+        wanted, after, _ = Workshop("toy").train(j)
         assert torch.equal(trained.delta, wanted.delta)
         assert trained.delta.dtype == torch.float32
         assert torch.equal(trained.extras["control"], wanted.extras["control"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fedemu.compute._base import Learned
 from fedemu.types import Trained
 
 
@@ -40,12 +41,12 @@ class Workshop:
             os._exit(9)
         if job.client == "facts":
             facts = [torch.get_num_threads(), os.getpid(), self.made]
-            return Trained(torch.tensor(facts, dtype=torch.float64), 0, 0, 0.0), {}
+            return Learned(Trained(torch.tensor(facts, dtype=torch.float64), 0, 0, 0.0), {})
         rng = np.random.default_rng([job.round, job.turn])
         step = torch.from_numpy(rng.standard_normal(len(job.weights)).astype(np.float32))
         delta = torch.tanh(job.weights @ step) * step + job.extras["c"]
         memory = {"seen": job.state.get("seen", torch.zeros(1)) + 1}
-        return Trained(delta, 7, 2, 0.25, {"control": delta * 2}), memory
+        return Learned(Trained(delta, 7, 2, 0.25, {"control": delta * 2}), memory)
 
     def evaluate(self, weights, part):
         return part, float(weights.double().sum())

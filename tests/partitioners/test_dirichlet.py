@@ -6,14 +6,16 @@ from scipy import stats
 
 from fedemu.partitioners.dirichlet import _deal, _draw, dirichlet
 from fedemu.rng import stream
+from fedemu.types import Annotations
 
 LABELS = np.repeat(np.arange(10), 500)
+ANNOTATIONS = Annotations(LABELS)
 
 
 def classes_per_client(alpha: float) -> float:
     """Return the mean over 20 clients and 5 draws."""
     rng = stream(0, "p")
-    shares = [share for _ in range(5) for share in dirichlet(alpha=alpha)(LABELS, 20, rng)]
+    shares = [share for _ in range(5) for share in dirichlet(alpha=alpha)(ANNOTATIONS, 20, rng)]
     return float(np.mean([len(np.unique(LABELS[share])) for share in shares]))
 
 
@@ -45,7 +47,7 @@ def test_a_client_with_its_even_share_gets_none_of_the_next_class() -> None:
 @pytest.mark.parametrize("alpha", [1e-3, 1e6])
 def test_extreme_alphas_divide_too(alpha: float) -> None:
     """No zero divided by zero; at 10^6 five clients get 100 of each class, give or take a rounding."""
-    shares = dirichlet(alpha=alpha, min_examples=0)(LABELS, 5, stream(0, "p"))
+    shares = dirichlet(alpha=alpha, min_examples=0)(ANNOTATIONS, 5, stream(0, "p"))
     assert sum(map(len, shares)) == 5000
     if alpha > 1:
         assert max(abs(len(share) - 1000) for share in shares) < 20
@@ -54,15 +56,15 @@ def test_extreme_alphas_divide_too(alpha: float) -> None:
 def test_draws_are_repeated_until_everybody_has_enough() -> None:
     """With alpha 0.5 about every second draw leaves one of 10 clients with less than 200 of its mean 500."""
     rng = stream(0, "p")
-    smallest = [min(map(len, dirichlet(alpha=0.5, min_examples=200)(LABELS, 10, rng))) for _ in range(30)]
+    smallest = [min(map(len, dirichlet(alpha=0.5, min_examples=200)(ANNOTATIONS, 10, rng))) for _ in range(30)]
     assert min(smallest) >= 200
-    assert min(min(map(len, dirichlet(alpha=0.5)(LABELS, 10, rng))) for _ in range(30)) < 200
+    assert min(min(map(len, dirichlet(alpha=0.5)(ANNOTATIONS, 10, rng))) for _ in range(30)) < 200
 
 
 def test_what_cannot_be_drawn_is_an_error_and_not_an_endless_search() -> None:
     """At alpha 0.001 each of 10 classes goes to one client, so that 20 clients cannot all have some."""
     with pytest.raises(ValueError, match=r"alpha 0.001 left some of 20 clients with less than 1 of 5000 examples"):
-        dirichlet(alpha=0.001)(LABELS, 20, stream(0, "p"))
+        dirichlet(alpha=0.001)(ANNOTATIONS, 20, stream(0, "p"))
 
 
 def test_examples_of_a_class_are_dealt_at_random() -> None:

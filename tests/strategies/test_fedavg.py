@@ -9,55 +9,17 @@ import torch
 from fedemu.rng import stream
 from fedemu.strategies._base import Strategy
 from fedemu.strategies.fedavg import fedavg
-from fedemu.types import ClientView, Indices, Objective, Trained, Training, Update, Vector
-
-
-class LeastSquares:
-    """The mean of (x_i w - y_i)^2 / 2 over a client's examples."""
-
-    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
-        self.x, self.y = torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
-
-    @property
-    def num_examples(self) -> int:
-        return len(self.y)
-
-    def gradient(self, weights: Vector, batch: Indices) -> tuple[Vector, float]:
-        x, y = self.x[batch], self.y[batch]
-        residual = x @ weights - y
-        return x.T @ residual / len(batch), float(residual.square().mean() / 2)
-
-
-def answer(trained: Trained, client: int) -> Update:
-    """Return what reaches the server."""
-    return Update(
-        client=f"c/{client}",
-        delta=trained.delta,
-        num_examples=trained.num_examples,
-        num_steps=trained.num_steps,
-        train_loss=trained.train_loss,
-        version=0,
-    )
+from fedemu.types import Objective, Training, Vector
+from tests.strategies.federation import Federation, LeastSquares
 
 
 def one_round(strategy: Strategy, model: Vector, clients: Sequence[Objective]) -> Vector:
-    """Train all clients from `model` and aggregate their answers in order."""
-    state, total = strategy.init(model, Size(len(model)), len(clients)), strategy.aggregate.start()
-    for i, objective in enumerate(clients):
-        extras = strategy.broadcast(state, ClientView(f"c/{i}", "c", objective.num_examples), stream(0, "b"))
-        trained, memory = strategy.train(objective, model, extras, {}, stream(0, i))
-        assert (dict(extras), dict(memory)) == ({}, {})
-        total = strategy.aggregate.add(total, answer(trained, i))
-    model, state = strategy.aggregate.finish(total, model, state, stream(0, "s"))
-    assert dict(state) == {}
-    return model
-
-
-class Size:
-    """A layout of that size."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
+    """Train all clients from `model` and aggregate their answers in order; nothing is sent beside or remembered."""
+    federation = Federation(lambda training: strategy, model, clients, FULL)
+    after = federation.play(1)
+    assert federation.state == {}
+    assert federation.memories == [{}] * len(clients)
+    return after
 
 
 X = stream(0, "x").standard_normal((9, 3))

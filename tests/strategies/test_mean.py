@@ -101,3 +101,27 @@ def test_neither_the_updates_nor_the_model_are_written_to() -> None:
     fold(deltas, [1, 1]).added_to(start)
     assert [d.item() for d in deltas] == [1, 2]
     assert start.item() == 5
+
+
+def test_the_mean_is_scaled_and_mixed() -> None:
+    """The mean of 2 and 6 by 1 and 3 is 5; on 1 it makes 1 + 5/2, and a share of 1/4 makes 3/4 + 5/4."""
+    mean = fold([torch.tensor([2.0]), torch.tensor([6.0])], [1, 3])
+    assert (mean.weight, mean.count) == (4, 2)
+    assert mean.added_to(torch.ones(1), 0.5).tolist() == [3.5]
+    assert mean.mixed_into(torch.ones(1), 0.25).tolist() == [2]
+    assert Mean().mixed_into(torch.ones(1), 0.25).tolist() == [1]
+
+
+def test_a_whole_share_is_the_mean_bit_for_bit() -> None:
+    """Nothing of the old model is left, however large it was."""
+    delta = torch.tensor([0.1, -0.3, 1e-30])
+    assert torch.equal(fold([delta], [0.7]).mixed_into(torch.tensor([1e9, 3.0, 1.0]), 1.0), delta)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_factor_of_one_changes_no_bit_of_the_sum_in_single_precision(count: int) -> None:
+    """A float64 sum of two float32 numbers rounds to what float32 adds up to, as 53 bits are over twice 24."""
+    rng = stream(0, "m")
+    start, delta = (torch.from_numpy(rng.standard_normal(100_000).astype(np.float32)) for _ in range(2))
+    delta *= torch.from_numpy(10.0 ** rng.integers(-8, 8, 100_000)).float()
+    assert torch.equal(fold([delta] * count, [1.0] * count).added_to(start, 1.0), start + delta)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fedemu.rng import stream
-from fedemu.strategies._sgd import local_sgd
-from fedemu.types import Indices, Training, Vector
+from fedemu.strategies._sgd import local_sgd, proximal
+from fedemu.types import BatchLoss, Indices, Training, Vector
 
 
 class Quadratic:
@@ -24,11 +24,12 @@ class Quadratic:
     def num_examples(self) -> int:
         return len(self.targets)
 
-    def gradient(self, weights: Vector, batch: Indices) -> tuple[Vector, float]:
+    def gradient(self, weights: Vector, batch: Indices) -> tuple[Vector, BatchLoss]:
         self.batches.append(batch.tolist())
         self.weights.append(weights)
         distance = weights - self.targets[torch.from_numpy(batch)]
-        return distance.mean(0), float(distance.square().sum(1).mean() / 2)
+        losses = distance.square().sum(1) / 2
+        return distance.mean(0), BatchLoss(losses.mean().item(), losses.square().mean().item())
 
 
 def test_a_full_batch_is_one_gradient_step_an_epoch() -> None:
@@ -39,6 +40,8 @@ def test_a_full_batch_is_one_gradient_step_an_epoch() -> None:
     assert (trained.num_examples, trained.num_steps) == (2, 3)
     # squared distances, halved and averaged: (10 + 34) / 4 = 11, then (1 + 13) / 4, then (0.25 + 6.25) / 4
     assert trained.train_loss == pytest.approx((11 + 3.5 + 1.625) / 3)
+    # losses of the two: 5 and 17, then 0.5 and 6.5, then 0.125 and 3.125
+    assert trained.squared_loss == pytest.approx(((25 + 289) + (0.25 + 42.25) + (0.015625 + 9.765625)) / 6)
 
 
 @pytest.mark.parametrize(("size", "sizes"), [(1, [1] * 7), (3, [3, 3, 1]), (7, [7]), (32, [7]), (None, [7])])
@@ -93,4 +96,26 @@ def test_a_client_without_examples_answers_with_nothing(size: int | None) -> Non
     assert trained.delta.tolist() == [0, 0, 0]
     assert (trained.num_examples, trained.num_steps) == (0, 0)
     assert math.isnan(trained.train_loss)
+    assert trained.squared_loss == 0
     assert not nothing.batches
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_a_correction_comes_before_momentum_and_sees_the_local_weights(momentum: float) -> None:
+    """From w = 4 towards 0 with lr 1/2, g = w + (w - 4): 4, then 4 - 4/2 = 2; g = 0, and momentum adds 2/2: 2 or 1."""
+
+    def correct(gradient: Vector, weights: Vector) -> None:
+        gradient.add_(weights - 4)
+
+    training = Training(epochs=2, batch_size=None, lr=0.5, momentum=momentum)
+    trained = local_sgd(Quadratic([[0.0]]), torch.tensor([4.0]), training, stream(0, "t"), correct=correct)
+    assert (4 + trained.delta).item() == (1 if momentum else 2)
+
+
+def test_the_proximal_term_is_the_gradient_of_half_mu_times_the_squared_distance() -> None:
+    """1/2 x 0.5 x |(3, -1) - (1, 1)|^2 has the gradient 0.5 x (2, -2); without mu there is nothing to do."""
+    correct, gradient = proximal(torch.tensor([1.0, 1.0]), 0.5), torch.tensor([10.0, 20.0])
+    assert correct is not None
+    correct(gradient, torch.tensor([3.0, -1.0]))
+    assert gradient.tolist() == [11, 19]
+    assert proximal(torch.zeros(2), 0.0) is None

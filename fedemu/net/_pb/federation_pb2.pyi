@@ -36,12 +36,14 @@ class Frame(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., abandoned: _Optional[_Union[Abandoned, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., chunk: _Optional[bytes] = ..., vectors: _Optional[_Iterable[_Union[Vector, _Mapping]]] = ...) -> None: ...
 
 class Vector(_message.Message):
-    __slots__ = ("name", "size")
+    __slots__ = ("name", "size", "length")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
     name: str
     size: int
-    def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
+    length: int
+    def __init__(self, name: _Optional[str] = ..., size: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
 
 class Assignment(_message.Message):
     __slots__ = ("round", "turn", "attempt")
@@ -76,12 +78,14 @@ class Ready(_message.Message):
     def __init__(self) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("assignment", "version")
+    __slots__ = ("assignment", "version", "reference")
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
     assignment: Assignment
     version: int
-    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
+    reference: Assignment
+    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., version: _Optional[int] = ..., reference: _Optional[_Union[Assignment, _Mapping]] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("assignment",)
@@ -90,18 +94,20 @@ class Receipt(_message.Message):
     def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("assignment", "version", "num_examples", "num_steps", "train_loss")
+    __slots__ = ("assignment", "version", "num_examples", "num_steps", "train_loss", "squared_loss")
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NUM_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     NUM_STEPS_FIELD_NUMBER: _ClassVar[int]
     TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
+    SQUARED_LOSS_FIELD_NUMBER: _ClassVar[int]
     assignment: Assignment
     version: int
     num_examples: int
     num_steps: int
     train_loss: float
-    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., version: _Optional[int] = ..., num_examples: _Optional[int] = ..., num_steps: _Optional[int] = ..., train_loss: _Optional[float] = ...) -> None: ...
+    squared_loss: float
+    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., version: _Optional[int] = ..., num_examples: _Optional[int] = ..., num_steps: _Optional[int] = ..., train_loss: _Optional[float] = ..., squared_loss: _Optional[float] = ...) -> None: ...
 
 class Answer(_message.Message):
     __slots__ = ("assignment", "verdict", "reason")

@@ -1,0 +1,171 @@
+"""The runs of a scenario, one after the other or several at once; those that a directory has already are not run again.
+
+Runs depend on nothing but their cell, so that any order and any number at once gives the same results. What is compared
+of them stands in `summary.csv`.
+"""
+
+import json
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fedemu import experiment
+from fedemu.comparison import Run, as_csv, compared
+from fedemu.compute.inline import inline
+from fedemu.errors import Fault, RunError, ScenarioError
+from fedemu.events import Observer
+from fedemu.scenario import Cell, Experiment, as_yaml
+
+ENDS = ("accuracy", "rounds", "time")
+"""What a run is stopped by that has come to its end."""
+
+
+class Progress(NamedTuple):
+    """A run that is over."""
+
+    cell: Cell
+    result: dict[str, Any]
+    number: int
+    """How many of the runs are over, this one included."""
+    is_old: bool
+    """The directory had it already."""
+
+
+def run(
+    plan: Experiment,
+    *,
+    out: Path | None = None,
+    jobs: int = 1,
+    resume: bool = False,
+    watch: Callable[[Cell], AbstractContextManager[Sequence[Observer]]] = lambda _: nullcontext(()),
+    tell: Callable[[Progress], None] = lambda _: None,
+) -> list[Run]:
+    """Run all cells of a scenario; return their outcomes in the order of the cells.
+
+    Args:
+        plan: The scenario.
+        out: The run directory; that of a grid gets a directory for each cell, and `summary.csv`. None writes nothing.
+        jobs: Runs at once. More than one are in processes of their own, each with one worker, and nobody watches them.
+        resume: Leave out the runs that `out` has already; one that did not come to its end begins again, and replaces
+            what it had written.
+        watch: Makes observers of a run.
+        tell: Told of each run that is over.
+
+    Raises:
+        ScenarioError: `out` has a run of another scenario.
+        FedemuError: A run failed; those that were over are in `out`.
+        KeyboardInterrupt: It was interrupted.
+    """
+    found = _finished(plan, out) if resume and out is not None else {}
+    runs: dict[str, Run] = {}
+
+    def take(cell: Cell, result: dict[str, Any], *, is_old: bool = False) -> None:
+        runs[cell.path] = Run(cell.variant, cell.values, result)
+        tell(Progress(cell, result, len(runs), is_old))
+
+    def ordered() -> list[Run]:
+        return [runs[cell.path] for cell in plan.cells if cell.path in runs]
+
+    for cell in plan.cells:
+        if cell.path in found:
+            take(cell, found[cell.path], is_old=True)
+    left = [cell for cell in plan.cells if cell.path not in found]
+    try:
+        if left:
+            how = _at_once(left, plan.question, out, jobs) if jobs > 1 else _in_turn(left, plan.question, out, watch)
+            for cell, result in how:
+                take(cell, result)
+    finally:
+        if out is not None and plan.is_grid and runs:
+            (out / "summary.csv").write_text(as_csv(compared(ordered())), encoding="utf-8")
+    return ordered()
+
+
+def _in_turn(
+    cells: Sequence[Cell],
+    question: str,
+    out: Path | None,
+    watch: Callable[[Cell], AbstractContextManager[Sequence[Observer]]],
+) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    with experiment.workers_for(cell.scenario for cell in cells) as compute:
+        for cell in cells:
+            with watch(cell) as observers:
+                folder = out and out / cell.path
+                yield cell, experiment.run(cell, compute, observers=observers, out=folder, question=question)
+
+
+def _at_once(
+    cells: Sequence[Cell], question: str, out: Path | None, jobs: int
+) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    with _processes(min(jobs, len(cells))) as executor:
+        running: dict[Future[dict[str, Any]], Cell] = {
+            executor.submit(_alone, cell, question, out and out / cell.path): cell for cell in cells
+        }
+        try:
+            for future in as_completed(running):
+                yield running.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise RunError("a process died; if it ran out of memory, set --jobs lower") from error
+
+
+@contextmanager
+def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Start processes; when something goes wrong, those at work write what they have before they end."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["fedemu.campaign"])
+    executor = ProcessPoolExecutor(count, context, initializer=_start)
+    try:
+        yield executor
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in (executor._processes or {}).values():
+            process.terminate()
+        raise
+    finally:
+        executor.shutdown()
+
+
+def _start() -> None:
+    # Ctrl-C reaches all processes of a terminal; which of them end, and when, their parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _alone(cell: Cell, question: str, out: Path | None) -> dict[str, Any]:
+    with inline(buffer=cell.scenario.compute.buffer)() as compute:
+        return experiment.run(cell, compute, out=out, question=question)
+
+
+def _finished(plan: Experiment, out: Path) -> dict[str, dict[str, Any]]:
+    """Return the results of the cells that are in a directory, by path; put away what is left of the others.
+
+    Raises:
+        ScenarioError: There is a run of another scenario.
+    """
+    found, faults = dict[str, dict[str, Any]](), list[Fault]()
+    for cell in plan.cells:
+        folder = out / cell.path
+        if not (folder / "scenario.yaml").exists():
+            continue
+        if (folder / "scenario.yaml").read_text(encoding="utf-8") != as_yaml(cell, plan.question):
+            faults.append(Fault("--resume", 1, str(folder), "holds another scenario; name a new directory"))
+            continue
+        result = _result(folder)
+        if result is not None and result["stopped_by"] in ENDS:
+            found[cell.path] = result
+    if faults:
+        raise ScenarioError(faults)
+    return found
+
+
+def _result(folder: Path) -> dict[str, Any] | None:
+    try:
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return result

@@ -1,0 +1,1 @@
+"""Codecs: how a vector travels in fewer bytes."""
