@@ -156,6 +156,7 @@ class _Play:
     ) -> None:
         self._scenario, self._learning, self._recipe, self._compute = scenario, learning, recipe, compute
         self._observers = observers
+        self._strategy = learning.strategy(next(iter(scenario.clients)))
         self._last = 0.0
         self._ended = False
 
@@ -216,12 +217,13 @@ class _Play:
             clock=clock,
             emit=self._emit,
             seed=self._scenario.seed,
+            check=self._strategy.aggregate.fault,
         )
 
     async def _rounds(self, world: World, server: Server, clock: Clock, crowd: Crowd | None) -> None:
         """Run the rounds, as soon as all are there: the crowd's that are online, or else clients in other processes."""
         scenario, learning = self._scenario, self._learning
-        strategy = learning.strategy(next(iter(scenario.clients)))
+        strategy = self._strategy
         cohort, policy = scenario.cohort, scenario.rounds
         weights = learning.initial()
         state = strategy.init(weights, learning.layout, len(world.views))

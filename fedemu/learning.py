@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from fedemu.codecs._base import Coding
+from fedemu.codecs._base import Coding, is_finite
 from fedemu.compute._base import Job, Learned
 from fedemu.datasets._base import Dataset, subset
 from fedemu.errors import Fault, RunError, ScenarioError
@@ -166,7 +166,7 @@ class Learning:
             # layers that draw, as dropout does, take PyTorch's global generator
             torch.default_generator.manual_seed(int(layers.integers(2**63)))
             trained, after = train(self._objective(job.client), job.weights, job.extras, state, rng)
-            if coding is None:
+            if coding is None or not is_finite(trained.delta):  # the server refuses what is not a number
                 learned = Learned(trained, after)
             else:
                 rng = stream(self.scenario.seed, "codec", job.client, "up", job.round, job.turn)

@@ -8,10 +8,11 @@ import asyncio
 import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from fedemu.clock import Clock
+from fedemu.codecs._base import is_finite
 from fedemu.errors import NetworkError, PeerError
 from fedemu.events import (
     CallRetried,
@@ -49,10 +50,19 @@ class Server:
         clock: Tells the time of events, and waits.
         emit: Takes the events.
         seed: Of the run; for the waits of retries.
+        check: Says what is wrong with an update, in the eyes of the algorithm; None if nothing is.
     """
 
     def __init__(
-        self, seats: Sequence[Seat], *, scenario: str, parameters: int, clock: Clock, emit: Observer, seed: int
+        self,
+        seats: Sequence[Seat],
+        *,
+        scenario: str,
+        parameters: int,
+        clock: Clock,
+        emit: Observer,
+        seed: int,
+        check: Callable[[Update], str | None] = lambda _: None,
     ) -> None:
         self.inbox: asyncio.Queue[Arrival | Loss] = asyncio.Queue()
         self.version = 0
@@ -63,7 +73,7 @@ class Server:
         self._encoded: dict[str, tuple[int, Encoded, Vector]] = {}
         """By group: the version that was encoded last, and what became of it."""
         self._scenario, self._parameters, self._seed = scenario, parameters, seed
-        self._clock, self._emit = clock, emit
+        self._clock, self._emit, self._check = clock, emit, check
         self._sessions: dict[ClientId, Session] = {}
         self._turns: dict[ClientId, tuple[int, int]] = {}
         """Round and turn of each client's last task: they go on if it leaves and comes back."""
@@ -265,10 +275,10 @@ class Server:
             )
         if assignment is None:
             return  # long concluded, and forgotten
-        if not assignment.receipt.done():  # whatever the client says of a task, it has it
+        if session.seat.by_difference and assignment.model is not None and not isinstance(header, pb.Abandoned):
+            session.has = assignment.name, assignment.model  # who abandons a task may never have seen it
+        if not assignment.receipt.done():  # whatever the client says of a task, it need not be sent again
             assignment.receipt.set_result(None)
-            if session.seat.by_difference and assignment.model is not None:
-                session.has = assignment.name, assignment.model
         match header:
             case pb.Update():
                 assignment.attempt = name.attempt
@@ -284,6 +294,9 @@ class Server:
 
     def _arrive(self, assignment: Assignment, header: pb.Update, message: Message) -> None:
         vectors, fault = self._decoded(assignment, header, message.vectors)
+        if fault is None:
+            update = _update(assignment, header, vectors)
+            fault = self._check(update)
         if fault is not None:
             self._emit(UpdateRejected(**assignment.about(self._clock), reason=fault))
             self._conclude(assignment, pb.Answer.VERDICT_REFUSED, fault)
@@ -296,16 +309,6 @@ class Server:
             loss=header.train_loss if header.num_steps else None,
             squared_loss=header.squared_loss if header.num_steps else None,
             duration=now - assignment.since,
-        )
-        update = Update(
-            client=assignment.view.client,
-            delta=vectors.pop("delta"),
-            num_examples=header.num_examples,
-            num_steps=header.num_steps,
-            train_loss=header.train_loss,
-            version=header.version,
-            extras=vectors,
-            squared_loss=header.squared_loss,
         )
         assignment.state = "arrived"
         arrival = Arrival(assignment, update, message.size)
@@ -345,8 +348,7 @@ class Server:
         if header.num_steps and not math.isfinite(header.squared_loss):
             return f"squared_loss {header.squared_loss}; expected a finite number"
         for name, vector in vectors.items():
-            # the sum sees every nan and infinity, and so do min and max, which cannot overflow; none takes memory
-            if not (math.isfinite(vector.sum()) or (vector.min().isfinite() and vector.max().isfinite())):
+            if not is_finite(vector):
                 return f"{name} has numbers that are not finite"
         return None
 
@@ -355,7 +357,7 @@ class Server:
     def _pack(self, session: Session, assignment: Assignment, weights: Vector) -> tuple[Payload, Vector]:
         """Return a model as it travels to a client, and as the client has it then."""
         coding, view, size = session.seat.down, assignment.view, len(weights)
-        if coding is None or (session.seat.by_difference and session.has is None):
+        if coding is None or (session.seat.by_difference and session.has is None) or not is_finite(weights):
             return weights, weights
         if session.has is not None:
             mine = session.has[1]
@@ -427,3 +429,17 @@ class Server:
     async def _change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
+
+
+def _update(assignment: Assignment, header: pb.Update, vectors: Mapping[str, Vector]) -> Update:
+    extras = dict(vectors)
+    return Update(
+        client=assignment.view.client,
+        delta=extras.pop("delta"),
+        num_examples=header.num_examples,
+        num_steps=header.num_steps,
+        train_loss=header.train_loss,
+        version=header.version,
+        extras=extras,
+        squared_loss=header.squared_loss,
+    )

@@ -17,6 +17,7 @@ import torch
 from fedemu import events as kinds
 from fedemu.client import Participant, join
 from fedemu.clock import VirtualClock, run
+from fedemu.codecs._base import Coding
 from fedemu.compute._base import Learned
 from fedemu.devices._base import Device, Equipment, Work
 from fedemu.errors import NetworkError, PeerError, RunError
@@ -61,6 +62,13 @@ class Toy:
         down_times: When its link is down, in both directions.
         refuses: It tells so.
         equipment: What stands around its device; training needs 12 bytes.
+        epochs: Of the round's training.
+        budget: Time for a training.
+        coding: Seconds that it takes to decode and encode.
+        encodes: How its updates travel; `train` encodes them.
+        decodes: How models to it travel.
+        keeps: It gets the difference to a model that it has acknowledged.
+        conditions: What is true of it at a time.
     """
 
     delta: tuple[float, ...] = (1.0, 0.0, 0.0)
@@ -75,6 +83,13 @@ class Toy:
     down_times: tuple[Interval, ...] = ()
     refuses: bool = False
     equipment: Equipment = field(default_factory=Equipment)
+    epochs: Callable = lambda round: 1
+    budget: float = math.inf
+    coding: float = 0.0
+    encodes: Coding | None = None
+    decodes: Coding | None = None
+    keeps: bool = False
+    conditions: Callable = lambda now: frozenset()
 
 
 class Federation:
@@ -100,12 +115,24 @@ class Federation:
         self.network = Network(clock, self.pipes)
         self.exchange, self.hosted = Exchange(clock), False
         self.server = Server(
-            [Seat(view, clients[name].retry, partial(self._behind, name, "down")) for name, view in self.views.items()],
+            [self._seat(name) for name in self.views],
             scenario="{}",
             parameters=PARAMETERS,
             clock=clock,
             emit=self.events.append,
             seed=seed,
+        )
+
+    def _seat(self, name):
+        toy = self.clients[name]
+        return Seat(
+            self.views[name],
+            toy.retry,
+            partial(self._behind, name, "down"),
+            up=toy.encodes,
+            down=toy.decodes,
+            by_difference=toy.keeps,
+            conditions=toy.conditions,
         )
 
     def _behind(self, name, direction, conversation):
@@ -157,7 +184,7 @@ class Federation:
 
         return Participant(
             view=self.views[name],
-            work=lambda _: Work(toy.examples, 1, lambda: 0.0),
+            work=lambda round: Work(toy.examples, toy.epochs(round), lambda: 0.0),
             device=toy.takes if isinstance(toy.takes, Device) else Device(training_time, toy.draw),
             equipment=toy.equipment,
             needs=12,
@@ -166,6 +193,10 @@ class Federation:
             train=partial(self._train, toy),
             clock=self.clock,
             emit=self.events.append,
+            budget=toy.budget,
+            coding=toy.coding,
+            down=toy.decodes,
+            keeps_models=toy.keeps,
         )
 
     async def take_part(self, name, transport, address):
@@ -210,11 +241,11 @@ def first(views, count, rng):
     return [view.client for view in views[:count]]
 
 
-def play(clients, **how):
+def play(clients, *, transport=MemoryTransport, **how):
     """Run a federation to its end on the virtual clock; `perform` says how."""
 
     async def main():
-        return await perform(clients, VirtualClock(), MemoryTransport(), **how)
+        return await perform(clients, VirtualClock(), transport(), **how)
 
     return run(main(), virtual=True)
 

@@ -4,6 +4,7 @@ Error feedback (Seide et al., "1-Bit Stochastic Gradient Descent", Interspeech 2
 Fixes SignSGD", ICML 2019) and the compression of the bytes are the same around every kind, and so no kinds themselves.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,6 +37,14 @@ class Codec(NamedTuple):
     cost: Cost
     sparse: bool = False
     """Leaves most of a vector out, or all but the signs: good for a difference with error feedback, not for a model."""
+
+
+def is_finite(vector: Vector) -> bool:
+    """Return whether all numbers are finite; takes no memory.
+
+    The sum sees every nan and infinity, and so do the least and the largest, which cannot overflow.
+    """
+    return math.isfinite(vector.sum()) or bool(vector.min().isfinite() and vector.max().isfinite())
 
 
 ADD: Seconds = 1.3e-10

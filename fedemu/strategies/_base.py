@@ -30,6 +30,8 @@ class Aggregation(NamedTuple):
     """Make the next global model, a new vector, of the current one."""
     needs_base: bool = False
     """Updates need the model that the client started from: the server keeps every version that somebody works on."""
+    fault: Callable[[Update], str | None] = lambda _: None
+    """Say what is wrong with what stands beside an update's delta; None if nothing is. Such an update is not added."""
 
 
 class Strategy(NamedTuple):

@@ -70,7 +70,17 @@ def fednova(
         reach = sums.reach / sums.examples
         return sums.mean.added_to(weights, server_lr * reach * sums.mean.weight / sums.examples), state
 
-    return Strategy(train, Aggregation(_Normalised, add, finish), no_state, no_extras)
+    def fault(update: Update) -> str | None:
+        a = update.extras.get("a")
+        if a is None or a.shape != (1,):
+            return f"a is {'missing' if a is None else f'of {a.numel()} numbers'}; expected one number"
+        return (
+            f"a is {a.item():g} after {update.num_steps} steps; expected at least 1"
+            if update.num_steps and a < 1
+            else None
+        )
+
+    return Strategy(train, Aggregation(_Normalised, add, finish, fault=fault), no_state, no_extras)
 
 
 def _norm(steps: int, training: Training, mu: float) -> float:

@@ -62,10 +62,17 @@ def scaffold(training: Training, /, *, server_lr: Annotated[float, Field(gt=0)] 
         model = means.delta.added_to(weights, server_lr)
         return model, {"c": means.dc.added_to(state["c"], share), "clients": state["clients"]}
 
+    def fault(update: Update) -> str | None:
+        dc = update.extras.get("dc")
+        if dc is None or dc.shape != update.delta.shape:
+            found = "missing" if dc is None else f"of {dc.numel()} numbers"
+            return f"dc is {found}; expected {update.delta.numel()}, as the model has"
+        return None
+
     def init(weights: Vector, layout: Layout, clients: int) -> State:
         return {"c": torch.zeros_like(weights), "clients": torch.tensor([float(clients)])}
 
     def broadcast(state: State, client: ClientView, rng: Rng) -> Extras:
         return {"c": state["c"]}
 
-    return Strategy(train, Aggregation(lambda: _Means(Mean(), Mean()), add, finish), init, broadcast)
+    return Strategy(train, Aggregation(lambda: _Means(Mean(), Mean()), add, finish, fault=fault), init, broadcast)

@@ -206,7 +206,9 @@ def federation(case: Case, trainings: list[Training]) -> Federation:
     )
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join([case.kind, *map(str, case.params.values())]))
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: "-".join(map(str, [case.kind, *case.params.values(), f"momentum{case.momentum}"]))
+)
 def test_four_rounds_are_the_papers(case: Case) -> None:
     """Clients of 2, 3 and 4 examples and 1, 6 and 4 steps; models, states and memories to 1e-6, after every round."""
     ours = federation(case, [Training(epochs=e, batch_size=2, lr=LR, momentum=case.momentum) for e in EPOCHS])
