@@ -5,6 +5,7 @@ of them stands in `summary.csv`.
 """
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -122,32 +123,49 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
     try:
         yield executor
     except BaseException:
-        executor.shutdown(wait=False, cancel_futures=True)
+        # before `shutdown`, which forgets them
         for process in (executor._processes or {}).values():
             process.terminate()
         raise
     finally:
-        executor.shutdown()
+        executor.shutdown(cancel_futures=True)
 
 
 def _start() -> None:
     # Ctrl-C reaches all processes of a terminal; which of them end, and when, their parent decides
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _alone(cell: Cell, question: str, out: Path | None) -> dict[str, Any]:
-    with inline(buffer=cell.scenario.compute.buffer)() as compute:
-        return experiment.run(cell, compute, out=out, question=question)
+    try:
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            with inline(buffer=cell.scenario.compute.buffer)() as compute:
+                return experiment.run(cell, compute, out=out, question=question)
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    except KeyboardInterrupt:
+        os._exit(130)  # to raise anything would not end a process of the pool: it would take the next run
+
+
+def _interrupt(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would come while the first is being written down
+    raise KeyboardInterrupt
 
 
 def _finished(plan: Experiment, out: Path) -> dict[str, dict[str, Any]]:
-    """Return the results of the cells that are in a directory, by path; put away what is left of the others.
+    """Return the results of the runs in a directory that have come to their end, by the path of their cell.
 
     Raises:
         ScenarioError: There is a run of another scenario.
     """
-    found, faults = dict[str, dict[str, Any]](), list[Fault]()
+    own = {out / cell.path for cell in plan.cells}
+    others = sorted(file.parent for file in out.rglob("scenario.yaml") if file.parent not in own)
+    faults = [
+        Fault("--resume", 1, str(folder), "is no run of this scenario; name a new directory") for folder in others
+    ]
+    found = dict[str, dict[str, Any]]()
     for cell in plan.cells:
         folder = out / cell.path
         if not (folder / "scenario.yaml").exists():

@@ -246,6 +246,9 @@ class _Desk:
             reference = task.reference.round, task.reference.turn
             if reference not in self._models:
                 raise PeerError("INVALID_ARGUMENT", "a difference to a model that this client does not have")
+            if weights.shape != self._models[reference].shape:
+                text = f"a difference of {len(weights)} numbers to a model of {len(self._models[reference])}"
+                raise PeerError("INVALID_ARGUMENT", text)
             weights = self._models[reference] + weights
             self._models = {key: model for key, model in self._models.items() if key >= reference}
         if client.keeps_models:
@@ -261,6 +264,7 @@ class _Desk:
             self._abandon(assignment, f"undelivered: update {error}")
 
     def _stopped(self, assignment: _Assignment, work: asyncio.Task[None]) -> None:
+        assignment.task = None  # a task that was cancelled holds its frames, and with them the update
         # not in `_work`: one that is cancelled before it began never runs
         if work.cancelled() and not assignment.answer.done() and not self.has_left:
             self._abandon(assignment, "cancelled")

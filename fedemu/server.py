@@ -135,6 +135,7 @@ class Server:
         message = Message(task, {"model": payload, **extras})
         sending = self._send(session, assignment, message, now)
         assignment.sending = session.tasks.create_task(sending)
+        assignment.sending.add_done_callback(assignment.sent)
         return assignment
 
     def answer(self, arrival: Arrival, *, late: bool) -> Update:
@@ -275,10 +276,11 @@ class Server:
             )
         if assignment is None:
             return  # long concluded, and forgotten
-        if session.seat.by_difference and assignment.model is not None and not isinstance(header, pb.Abandoned):
-            session.has = assignment.name, assignment.model  # who abandons a task may never have seen it
         if not assignment.receipt.done():  # whatever the client says of a task, it need not be sent again
             assignment.receipt.set_result(None)
+            # who abandons a task may never have seen it: its cancel can overtake it
+            if session.seat.by_difference and assignment.model is not None and not isinstance(header, pb.Abandoned):
+                session.has = assignment.name, assignment.model
         match header:
             case pb.Update():
                 assignment.attempt = name.attempt
@@ -345,8 +347,9 @@ class Server:
             return f"delta of {delta.numel()} numbers; the model has {self._parameters}"
         if header.version != assignment.version:
             return f"version {header.version}; the task was version {assignment.version}"
-        if header.num_steps and not math.isfinite(header.squared_loss):
-            return f"squared_loss {header.squared_loss}; expected a finite number"
+        for name in ("train_loss", "squared_loss"):  # selectors compare them
+            if header.num_steps and not math.isfinite(getattr(header, name)):
+                return f"{name} {getattr(header, name)}; expected a finite number"
         for name, vector in vectors.items():
             if not is_finite(vector):
                 return f"{name} has numbers that are not finite"

@@ -65,6 +65,10 @@ class Assignment:
     def name(self) -> pb.Assignment:
         return pb.Assignment(round=self.round, turn=self.turn, attempt=self.attempt)
 
+    def sent(self, _: object) -> None:
+        """Let go of the task that sent it, which holds its frames, and with them the model, if it was cancelled."""
+        self.sending = None
+
     def about(self, clock: Clock) -> dict[str, Any]:
         """Return the fields that all events about it have."""
         return {

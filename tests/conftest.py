@@ -83,7 +83,7 @@ class Toy:
     down_times: tuple[Interval, ...] = ()
     refuses: bool = False
     equipment: Equipment = field(default_factory=Equipment)
-    epochs: Callable = lambda round: 1
+    epochs: Callable = lambda _: 1
     budget: float = math.inf
     coding: float = 0.0
     encodes: Coding | None = None
@@ -184,7 +184,7 @@ class Federation:
 
         return Participant(
             view=self.views[name],
-            work=lambda round: Work(toy.examples, toy.epochs(round), lambda: 0.0),
+            work=lambda number: Work(toy.examples, toy.epochs(number), lambda: 0.0),
             device=toy.takes if isinstance(toy.takes, Device) else Device(training_time, toy.draw),
             equipment=toy.equipment,
             needs=12,
@@ -329,7 +329,7 @@ def check(federation):
     unused = {(e.client, e.round) for e in outcomes if isinstance(e, UpdateLost) and e.reason == "unused"}
     tasks = [e for e in federation.events if isinstance(e, TaskSent) and e.attempt == 1]
     left = Counter((e.client, e.round) for e in tasks)
-    for event, after in zip(outcomes, [*outcomes[1:], None], strict=True):
+    for event, after in zip(outcomes, [*outcomes, None][1:], strict=True):
         key = event.client, event.round
         if isinstance(event, UpdateReceived) and (is_its_loss(after, event) or key in unused):
             continue  # the outcome is the loss
@@ -393,5 +393,5 @@ def failing():
 def toy():
     """The names of this module: `toy.play({"a/0": toy.Client(...)})`."""
     module = sys.modules[__name__]
-    names = ("way", "play", "perform", "hosted", "Federation", "PARAMETERS", "check")
+    names = ("way", "first", "play", "perform", "hosted", "Federation", "PARAMETERS", "check")
     return SimpleNamespace(**{name: getattr(module, name) for name in names}, Client=Toy, Message=Message, pb=pb)

@@ -233,3 +233,40 @@ def test_a_straggler_takes_so_many_times_as_long(toy):
     for probability, took in ((1.0, 6.0), (0.0, 2.0)):
         client = toy.Client(takes=(2.0,), equipment=Equipment(straggler=Straggler(probability, 3.0)))
         assert [e.duration for e in toy.play({"c/0": client}).of("TrainingFinished")] == [took]
+
+
+# --- time for a training
+
+
+@pytest.mark.parametrize(
+    ("takes", "epochs", "budget", "expected"),
+    [
+        (20.0, 20, 7.5, (7, 7.0)),
+        (20.0, 20, 7.0, (7, 7.0)),
+        (20.0, 20, 20.0, (20, 20.0)),
+        (20.0, 20, 0.3, (1, 1.0)),
+        (6.0, 1, 2.0, (1, 6.0)),
+    ],
+    ids=["half an epoch too much", "just enough", "all of it", "too little for one", "one of one"],
+)
+def test_a_client_does_the_whole_epochs_that_its_time_allows_and_at_least_one(toy, takes, epochs, budget, expected):
+    """20 s for 20 epochs is 1 s each; the first is done however long it takes."""
+    client = toy.Client(takes=(takes,), epochs=lambda _: epochs, budget=budget)
+    played = toy.play({"c/0": client})
+    assert ([job.epochs for job in played.jobs], played.the("TrainingFinished").duration) == (
+        [expected[0]],
+        expected[1],
+    )
+
+
+def test_a_straggler_has_time_for_fewer_epochs(toy):
+    """At a third of its speed an epoch takes 3 s: 2 of them in 7.5 s."""
+    slow = Equipment(straggler=Straggler(1.0, 3.0))
+    played = toy.play({"c/0": toy.Client(takes=(20.0,), epochs=lambda _: 20, budget=7.5, equipment=slow)})
+    assert (played.jobs[0].epochs, played.the("TrainingFinished").duration) == (2, 6.0)
+
+
+def test_what_a_client_trains_may_differ_from_round_to_round(toy):
+    """3, 2 and 1 epochs are asked for, and done where there is no budget."""
+    played = toy.play({"c/0": toy.Client(epochs=lambda number: 4 - number)}, stop={"rounds": 3})
+    assert [job.epochs for job in played.jobs] == [3, 2, 1]

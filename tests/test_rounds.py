@@ -1,5 +1,8 @@
 """The round loop on the virtual clock: times and models by hand, exact."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +11,9 @@ from fedemu.devices._base import Equipment, Memory
 from fedemu.errors import RunError, first_of
 from fedemu.links.stall import stall
 from fedemu.rounds import RoundPolicy
+from fedemu.selectors.eligible import eligible
+from fedemu.strategies.fedasync import fedasync
+from fedemu.types import ClientView, Trained, Training
 
 
 def test_a_synchronous_round_takes_as_long_as_its_slowest_client(toy):
@@ -416,3 +422,254 @@ def test_rounds_in_which_no_time_ever_passes_are_an_error(toy, monkeypatch):
     error = first_of(caught.value)
     assert isinstance(error, RunError)
     assert str(error).startswith("5 rounds have taken no emulated time")
+
+
+# --- a tick
+
+
+@pytest.mark.parametrize("takes", [(1.0, 2.0), (1.0, 7.0)], ids=["all come", "one comes"])
+def test_a_round_lasts_a_tick_whoever_comes(toy, takes):
+    """5 s, with both updates there at 2 s, and with one; the next begins at once."""
+    clients = {f"c/{slot}": toy.Client(takes=(each,)) for slot, each in enumerate(takes)}
+    played = toy.play(clients, policy={"tick": 5.0, "late": "keep"}, stop={"rounds": 2})
+    assert played.at("RoundStarted") == [0.0, 5.0]
+    assert played.at("RoundClosed") == [5.0, 10.0]
+    assert [e.duration for e in played.of("RoundClosed")] == [5.0, 5.0]
+
+
+def test_a_tick_takes_more_updates_than_the_cohort_where_there_is_no_barrier(toy):
+    """One client, 1.5 s: at 1.5, 3 and 4.5 s; its fourth at 6 s is stale by 1, and two that began after 5 s are not."""
+    policy = {"tick": 5.0, "barrier": False, "late": "keep"}
+    played = toy.play({"c/0": toy.Client(takes=(1.5,))}, policy=policy, stop={"rounds": 2})
+    assert [(e.at, e.aggregated, e.late) for e in played.of("RoundClosed")] == [(5.0, 3, 0), (10.0, 3, 0)]
+    received = [(e.at, e.staleness) for e in played.of("UpdateReceived")]
+    assert received == [(1.5, 0), (3.0, 0), (4.5, 0), (6.0, 1), (7.5, 0), (9.0, 0)]
+
+
+@pytest.mark.parametrize("barrier", [True, False])
+def test_who_is_late_for_its_tick_comes_into_the_next_with_staleness_1(toy, barrier):
+    """c/1 needs 7 s of ticks of 5 s: the second model is 1 + (1 + 9) / 2, as c/0 brings 1 in each of the ticks."""
+    clients = {
+        "c/0": toy.Client((1.0, 0.0, 0.0), takes=(4.0, 4.0, 9.0)),
+        "c/1": toy.Client((9.0, 0.0, 0.0), takes=(7.0,)),
+    }
+    policy = {"tick": 5.0, "barrier": barrier, "late": "keep"}
+    played = toy.play(clients, policy=policy, stop={"rounds": 2}, every=1)
+    assert [(e.at, e.staleness) for e in played.of("UpdateReceived", client="c/1")] == [(7.0, 1)]
+    assert played.models == [[1.0, 0.0, 0.0], [6.0, 0.0, 0.0]]
+
+
+def test_a_tick_without_a_quorum_is_followed_by_another_of_the_same_round(toy):
+    """Two are asked for; the second comes at 7 s, so that the only round takes two ticks, and 12 s take three."""
+    for slow, closed in ((7.0, 10.0), (12.0, 15.0)):
+        clients = {"c/0": toy.Client(), "c/1": toy.Client(takes=(slow,))}
+        played = toy.play(clients, policy={"tick": 5.0, "quorum": 2, "late": "keep"})
+        assert [(e.at, e.aggregated) for e in played.of("RoundClosed")] == [(closed, 2)]
+        assert {e.staleness for e in played.of("UpdateReceived")} == {0}
+
+
+def test_an_update_at_the_moment_of_a_tick_is_the_next_rounds(toy):
+    """5 s of ticks of 5 s: what closes the round was there before; alone, there is no quorum before 10 s."""
+    clients = {"c/0": toy.Client(takes=(1.0,)), "c/1": toy.Client(takes=(5.0,))}
+    played = toy.play(clients, policy={"tick": 5.0, "late": "keep"}, stop={"rounds": 2})
+    assert [e.aggregated for e in played.of("RoundClosed")] == [1, 2]
+    assert [(e.at, e.staleness) for e in played.of("UpdateReceived", client="c/1")] == [(5.0, 1)]
+    played = toy.play({"c/0": toy.Client(takes=(5.0,))}, policy={"tick": 5.0, "late": "keep"})
+    assert (played.end, played.the("UpdateReceived").staleness) == (10.0, 0)
+
+
+def test_a_tick_in_which_everybody_is_lost_is_a_round_that_failed(toy):
+    """The only client leaves at 2 s and is back at 3 s: the round lasts until 5 s, and the next has it again."""
+
+    async def leave_and_return(federation, rejoin):
+        await federation.clock.sleep_until(2.0)
+        await federation.conversations["c/0"].aclose()
+        await federation.clock.sleep_until(3.0)
+        rejoin("c/0")
+
+    clients = {"c/0": toy.Client(takes=(4.0,))}
+    policy = {"tick": 5.0, "late": "keep"}
+    played = toy.play(clients, policy=policy, stop={"rounds": 2}, meanwhile=leave_and_return)
+    failed, closed = played.the("RoundFailed"), played.the("RoundClosed")
+    assert (failed.at, failed.reason) == (5.0, "0 updates, and nobody left to wait for")
+    assert (closed.round, closed.at, closed.aggregated, closed.lost) == (2, 10.0, 1, 0)
+
+
+def test_a_tick_cancels_the_late_where_it_is_told_to(toy):
+    """c/1 needs 7 s of ticks of 5 s: it is stopped at 5 s, asked again at once, and stopped again."""
+    clients = {"c/0": toy.Client(), "c/1": toy.Client(takes=(7.0,))}
+    played = toy.play(clients, policy={"tick": 5.0, "late": "cancel"}, stop={"rounds": 2})
+    assert [(e.at, e.aggregated, e.late) for e in played.of("RoundClosed")] == [(5.0, 1, 1), (10.0, 1, 1)]
+    assert played.at("TaskSent", client="c/1") == [0.0, 5.0]
+    assert not played.of("TrainingFinished", client="c/1")
+
+
+# --- over-selection and asynchrony
+
+
+def test_over_selection_cancels_who_is_not_needed_and_asks_it_again(toy):
+    """2 of 3 are wanted, and there at 2 s: the third is stopped after 2 of its 3 s, and begins anew."""
+    clients = {f"c/{slot}": toy.Client(takes=(slot + 1.0,)) for slot in range(3)}
+    played = toy.play(clients, policy={"goal": 2}, stop={"rounds": 2})
+    assert [(e.at, e.aggregated, e.late) for e in played.of("RoundClosed")] == [(2.0, 2, 1), (4.0, 2, 1)]
+    assert [(e.at, e.round, e.reason) for e in played.of("UpdateLost")] == [(2.0, 1, "late"), (4.0, 2, "late")]
+    assert played.at("TrainingStarted", client="c/2") == [0.0, 2.0]
+    assert not played.of("TrainingFinished", client="c/2")
+
+
+def test_a_buffer_of_two_keeps_three_clients_at_work(toy):
+    """FedBuff, 1 s, 2.5 s, 3.25 s: who is done starts from the newest model there is, at once.
+
+    c/0 at 1 and 2 s: version 1. c/1 at 2.5 s, c/0 at 3 s: version 2. c/2 at 3.25 s, c/0 at 4 s: version 3.
+    """
+    clients = {f"c/{slot}": toy.Client(takes=(each,)) for slot, each in enumerate((1.0, 2.5, 3.25))}
+    policy = {"goal": 2, "concurrency": 3, "barrier": False, "late": "keep"}
+    played = toy.play(clients, policy=policy, stop={"rounds": 3})
+    assert played.at("RoundClosed") == [2.0, 3.0, 4.0]
+    received = [(e.client, e.at, e.staleness) for e in played.of("UpdateReceived")]
+    assert received == [
+        ("c/0", 1.0, 0),
+        ("c/0", 2.0, 0),
+        ("c/1", 2.5, 1),
+        ("c/0", 3.0, 0),
+        ("c/2", 3.25, 2),
+        ("c/0", 4.0, 0),
+    ]
+    given = {name: [(e.at, e.version) for e in played.of("TaskSent", client=name)] for name in clients}
+    assert given == {
+        "c/0": [(0.0, 0), (1.0, 0), (2.0, 1), (3.0, 2)],
+        "c/1": [(0.0, 0), (2.5, 1)],
+        "c/2": [(0.0, 0), (3.25, 2)],
+    }
+
+
+def test_fedasync_mixes_what_a_client_arrived_at_from_the_model_that_it_had(toy):
+    """Half and half: 4 at 1 s gives 2; 2 + 4 at 2 s gives 4; 0 + 8 at 2.5 s gives 6; 4 + 4 at 3 s gives 7."""
+    clients = {"c/0": toy.Client((4.0, 0.0, 0.0)), "c/1": toy.Client((8.0, 0.0, 0.0), takes=(2.5,))}
+    played = toy.play(
+        clients,
+        policy={"goal": 1, "barrier": False, "late": "keep"},
+        stop={"rounds": 4},
+        every=1,
+        strategy=fedasync(Training(), alpha=0.5, staleness="constant"),
+    )
+    assert played.at("RoundClosed") == [1.0, 2.0, 2.5, 3.0]
+    assert [model[0] for model in played.models] == [2.0, 4.0, 6.0, 7.0]
+
+
+# --- what a selector sees
+
+
+def seen_by(select, seen):
+    """Select likewise, and note the views."""
+
+    def noting(views, count, rng):
+        seen.append({view.client: view for view in views})
+        return select(views, count, rng)
+
+    return noting
+
+
+def test_a_selector_sees_what_became_of_earlier_tasks(toy):
+    """c/1 needs 10 s and is given up at 3 s: as long as that it took at least. c/2 is never asked."""
+
+    def train(job):
+        return Trained(torch.ones(3), 1, 2, train_loss=0.25, squared_loss=0.125), {}
+
+    seen, asked = [], iter([2, 1, 2])
+    clients = {"c/0": toy.Client(train=train), "c/1": toy.Client(takes=(10.0,)), "c/2": toy.Client()}
+    toy.play(
+        clients,
+        policy={"concurrency": 2, "goal": 2, "deadline": 3.0},
+        stop={"rounds": 3},
+        select=seen_by(lambda views, count, rng: [view.client for view in views[: next(asked)]], seen),
+    )
+    fresh = {name: ClientView(name, "c", 1) for name in clients}
+    once = replace(fresh["c/0"], asked=1, last_asked=1, answered=1, loss=0.25, squared_loss=0.125, duration=1.0)
+    given_up = replace(fresh["c/1"], asked=1, last_asked=1, duration=3.0)
+    assert seen[0] == fresh
+    assert seen[1] == {"c/0": once, "c/1": given_up, "c/2": fresh["c/2"]}
+    assert seen[2] == {"c/0": replace(once, asked=2, last_asked=2, answered=2), "c/1": given_up, "c/2": fresh["c/2"]}
+
+
+def test_an_update_that_comes_late_is_an_answer_too(toy):
+    """c/1 needs 3.5 s of 3: dropped, it has answered, and took 3.5 s; c/0 has no examples and so no loss."""
+
+    def train(job):
+        return Trained(torch.zeros(3), 0, 0, train_loss=math.nan), {}
+
+    seen = []
+    clients = {"c/0": toy.Client(train=train, examples=0), "c/1": toy.Client(takes=(3.5,)), "c/2": toy.Client()}
+    toy.play(clients, policy={"deadline": 3.0, "late": "drop"}, stop={"rounds": 3}, select=seen_by(toy.first, seen))
+    assert "c/1" not in seen[1]  # at 3 s it is busy
+    late = seen[2]["c/1"]
+    assert (late.answered, late.duration, late.loss) == (1, 3.5, 0.5)
+    assert (seen[1]["c/0"].answered, seen[1]["c/0"].loss, seen[1]["c/0"].squared_loss) == (1, None, None)
+
+
+def test_a_selector_sees_the_conditions_of_the_moment(toy):
+    """The second round begins at 1 s, from which on c/0 is charged."""
+    seen = []
+    client = toy.Client(conditions=lambda now: frozenset({"charging"} if now >= 1.0 else ()))
+    toy.play({"c/0": client}, stop={"rounds": 2}, select=seen_by(toy.first, seen))
+    assert [views["c/0"].conditions for views in seen] == [frozenset(), {"charging"}]
+
+
+# --- nobody to choose
+
+
+def charged_from(toy, moment):
+    return toy.Client(conditions=lambda now: frozenset({"charging"} if now >= moment else ()))
+
+
+def test_a_round_waits_for_somebody_whom_the_selector_will_have(toy):
+    """A look every 10 s: charged from 25 s on, c/0 is found at 30 s, c/1 is not before the next round."""
+    clients = {"c/0": charged_from(toy, 25.0), "c/1": charged_from(toy, 30.5)}
+    played = toy.play(clients, select=eligible(require=["charging"]), stop={"rounds": 2}, policy={"goal": 1})
+    assert played.at("RoundStarted") == [30.0, 31.0]
+    assert [e.cohort for e in played.of("RoundStarted")] == [("c/0",), ("c/0", "c/1")]
+    assert [(e.at, e.duration) for e in played.of("RoundClosed")] == [(31.0, 1.0), (32.0, 1.0)]
+
+
+def test_a_run_ends_in_time_though_its_first_round_never_begins(toy):
+    """Nobody is ever charged, and the time is over at 25 s."""
+    played = toy.play({"c/0": charged_from(toy, math.inf)}, select=eligible(require=["charging"]), stop={"time": 25.0})
+    assert (played.reason, played.end, played.of("RoundStarted")) == ("time", 25.0, [])
+
+
+def test_a_selector_that_never_has_anybody_is_an_error(toy, monkeypatch):
+    """It is told after 30 days; here after an eighth of one, which is 1080 looks."""
+    assert fedemu.rounds.NOBODY == 30 * 86400.0
+    monkeypatch.setattr(fedemu.rounds, "NOBODY", 10800.0)
+    with pytest.raises(ExceptionGroup) as caught:
+        toy.play({"c/0": charged_from(toy, math.inf)}, select=eligible(require=["charging"]))
+    error = first_of(caught.value)
+    assert isinstance(error, RunError)
+    assert str(error) == "rounds.select has found no client for 0.125 days; look at the clients' conditions"
+
+
+# --- targets
+
+
+def test_targets_are_told_once_each_in_ascending_order_and_end_nothing(toy):
+    """1/10 a round, written in any order: 10 % after the first, 25 % and 30 % after the third of four."""
+    played = toy.play(
+        {"c/0": toy.Client()},
+        stop={"rounds": 4, "targets": (0.3, 0.1, 0.25, 0.9)},
+        every=1,
+        accuracy=lambda w: w[0] / 10,
+    )
+    assert [(e.round, e.accuracy) for e in played.of("TargetReached")] == [(1, 0.1), (3, 0.25), (3, 0.3)]
+    assert (played.reason, played.end) == ("rounds", 4.0)
+
+
+def test_a_target_that_is_the_runs_own_too_is_told_once(toy):
+    """At 20 % the run ends; 30 % is not reached then."""
+    played = toy.play(
+        {"c/0": toy.Client()},
+        stop={"accuracy": 0.2, "rounds": 9, "targets": (0.3, 0.2, 0.1)},
+        every=1,
+        accuracy=lambda w: w[0] / 10,
+    )
+    assert [(e.round, e.accuracy) for e in played.of("TargetReached")] == [(1, 0.1), (2, 0.2)]
+    assert (played.reason, played.end) == ("accuracy", 2.0)

@@ -187,6 +187,24 @@ def test_a_grid_prints_a_table_and_writes_a_directory_for_each_run(
     assert err.count("s emulated") == 4
 
 
+def test_variants_at_once_have_a_row_each_and_a_line_as_they_end(
+    scenario: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the order of the file, whichever ends first; `far` takes a second more each way in each of its two rounds."""
+    variants = "variants={far: {clients.phones.link.delay: 1040ms}, near: {stop.time: 1h}}"
+    arguments = ["--jobs", "2", "--set", "stop={rounds: 2}", "--set", variants]
+    assert main(["run", scenario, "--out", "grid", *arguments]) == 0
+    out, err = capsys.readouterr()
+    head, *rows = out.splitlines()
+    assert head.split()[:2] == ["variant", "runs"]
+    assert [row.split()[:2] for row in rows] == [["far", "1"], ["near", "1"]]
+    far, near = (float(row.split()[-2]) for row in rows)
+    assert far - near == pytest.approx(4.0, abs=1e-9)
+    lines = [re.fullmatch(r"\[(\d)/2\] (\w+)/seed-1: [\d.]+ s emulated", line) for line in err.splitlines()]
+    assert [line and line[1] for line in lines] == ["1", "2"]
+    assert sorted(line[2] for line in lines if line) == ["far", "near"]
+
+
 def test_metrics_are_scraped_over_http_during_the_run(scenario: str, capfd: pytest.CaptureFixture[str]) -> None:
     """A free port; after the run it lingers, and the last scrape has accuracy and time to target."""
     arguments = ["run", scenario, "--quiet", "--metrics-port", "0", "--linger", "3s", "--out", "run"]

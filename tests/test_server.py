@@ -188,9 +188,10 @@ def test_a_client_that_breaks_the_protocol_is_lost_and_the_run_goes_on(toy, what
     assert (played.ends["c/1"].status, played.ends["c/0"]) == (status, None)
 
 
-def update(toy, *, version=0, **vectors):
+def update(toy, *, version=0, train_loss=0.5, squared_loss=0.25, **vectors):
     name = toy.pb.Assignment(round=1, turn=1, attempt=1)
-    message = toy.pb.Update(assignment=name, version=version, num_examples=1, num_steps=1)
+    losses = {"train_loss": train_loss, "squared_loss": squared_loss}
+    message = toy.pb.Update(assignment=name, version=version, num_examples=1, num_steps=1, **losses)
     return toy.Message(message, {k: torch.tensor(v) for k, v in vectors.items()})
 
 
@@ -201,6 +202,11 @@ REFUSED = {
     "-inf": ({"delta": [1.0, 0.0, -math.inf]}, "delta has numbers that are not finite"),
     "nan beside": ({"delta": [1.0, 0.0, 0.0], "control": [math.nan]}, "control has numbers that are not finite"),
     "wrong version": ({"delta": [1.0, 0.0, 0.0], "version": 9}, "version 9; the task was version 0"),
+    "no loss": ({"delta": [1.0, 0.0, 0.0], "train_loss": math.nan}, "train_loss nan; expected a finite number"),
+    "endless loss": (
+        {"delta": [1.0, 0.0, 0.0], "squared_loss": math.inf},
+        "squared_loss inf; expected a finite number",
+    ),
     "no delta": ({"gradient": [1.0, 0.0, 0.0]}, "no vector 'delta'"),
     "nothing": ({}, "no vector 'delta'"),
 }

@@ -8,8 +8,11 @@ import torch
 
 from fedemu import experiment
 from fedemu.clock import RealClock
+from fedemu.codecs.bf16 import bf16
+from fedemu.codecs.int8 import int8
 from fedemu.compute.inline import inline
-from fedemu.events import TransferEnded
+from fedemu.errors import ScenarioError
+from fedemu.events import TargetReached, TrainingFinished, TrainingStarted, TransferEnded
 from fedemu.learning import Recipe
 from fedemu.links._base import Sending, Way
 from fedemu.links.tcp.none import none
@@ -184,3 +187,145 @@ def test_the_servers_up_carries_tasks_alone(tmp_path: Path) -> None:
     """A slow server.up holds up tasks alone: 8 DOWN / 10 kbit/s, two seconds, and nothing on the way back."""
     expected = 8 * DOWN / 1e4 + TRAINING
     assert seconds(tmp_path, server="{up: {rate: 10kbit/s}}") == pytest.approx(expected, abs=1e-6)
+
+
+# --- codecs
+
+
+def events_of(path: Path, *sets: tuple[str, str]):
+    """Run a scenario; return its events and its result."""
+    events = []
+    (cell,) = load(path, sets).cells
+    with experiment.workers(cell.scenario) as compute:
+        result = experiment.run(cell, compute, observers=[events.append])
+    return events, result
+
+
+@pytest.fixture
+def coded(tmp_path: Path) -> Path:
+    """Int8 up and bf16 down for phones, the former a million times as slow; laptops send all as it is."""
+    path = tmp_path / "coded.yaml"
+    text = SCENARIO.format(link="{tcp: none, rate: 8Mbit/s}", server="{}", count=1, rounds=1)
+    laptops = "  laptops: {count: 1, codec: {}, device: {kind: constant, per_example: 10ms}}\n"
+    codec = "codec: {up: {kind: int8, slowdown: 1e6}, down: {kind: bf16, slowdown: 500000}}\n"
+    path.write_text(text.replace("clients:\n", f"{codec}clients:\n{laptops}"))
+    return path
+
+
+def test_coding_takes_the_device_its_slowdown_and_saves_the_link_its_bytes(coded: Path) -> None:
+    """50 examples are 0.5 s, and then what the codecs take for 650 numbers; 1 MB/s carries what they weigh."""
+    events, _ = events_of(coded)
+    coding = 650 * (1e6 * int8().cost.encode + 5e5 * bf16().cost.decode)
+    trained = {e.group: e.duration for e in events if isinstance(e, TrainingFinished)}
+    assert trained == pytest.approx({"phones": 0.5 + coding, "laptops": 0.5}, abs=1e-9)
+    ended = {(e.group, e.direction): e for e in events if isinstance(e, TransferEnded)}
+    task, update = (ended["laptops", direction].bytes for direction in ("down", "up"))
+    length = 3  # of the encoded bytes, told in two after its tag
+    assert ended["phones", "up"].bytes == update - 4 * 650 + 4 + 650 + length
+    assert ended["phones", "down"].bytes == task - 4 * 650 + 2 * 650 + length
+    for direction in ("down", "up"):
+        transfer = ended["phones", direction]
+        assert transfer.at - transfer.began == pytest.approx(transfer.bytes / 1e6, abs=2e-9)
+
+
+def test_a_slowdown_of_0_takes_no_time(coded: Path) -> None:
+    """The bytes are the same."""
+    events, _ = events_of(coded, ("codec.up.slowdown", "0"), ("codec.down.slowdown", "0"))
+    trained = [e.duration for e in events if isinstance(e, TrainingFinished)]
+    assert trained == pytest.approx([0.5, 0.5], abs=1e-12)
+
+
+@pytest.mark.parametrize("transport", ["memory", "grpc"])
+def test_a_compressed_run_is_the_same_wherever_it_runs(coded: Path, transport: str) -> None:
+    """Differences down, the largest tenth with memory up, both through zstd: in a thread, and in a pool's processes."""
+    sets = [
+        ("codec", "{up: {kind: topk, ratio: 10%, zstd: 3}, down: {kind: topk, ratio: 50%, delta: true, zstd: 1}}"),
+        ("stop.rounds", "4"),
+        ("transport", transport),
+    ]
+    outcomes = [
+        events_of(coded, *sets, ("compute", compute))[1] for compute in ("{kind: inline}", "{kind: pool, workers: 2}")
+    ]
+    assert outcomes[0]["digest"] == outcomes[1]["digest"]
+    assert outcomes[0]["final"] == outcomes[1]["final"]
+    _, plain = events_of(coded, *sets[1:], ("codec", "{}"), ("compute", "{kind: inline}"))
+    assert outcomes[0]["bytes"]["up"] < plain["bytes"]["up"]
+    assert outcomes[0]["digest"] != plain["digest"]
+
+
+@pytest.mark.parametrize(
+    ("up", "feedback"),
+    [
+        ("{kind: topk}", True),
+        ("{kind: topk, feedback: false}", False),
+        ("{kind: int8}", False),
+        ("{kind: int8, feedback: true}", True),
+    ],
+)
+def test_codecs_that_leave_most_out_have_a_memory_unless_it_is_said(coded: Path, up: str, feedback: bool) -> None:
+    """And the others have none, unless it is said."""
+    learning = Recipe(json.dumps(load(coded, [("codec.up", up)]).cells[0].resolved))()
+    assert learning.coding("phones", "up").feedback == feedback
+    assert learning.coding("laptops", "up") is None
+
+
+@pytest.mark.parametrize("where", ["codec", "clients.phones.codec"])
+def test_a_model_of_which_most_is_left_out_is_a_fault(coded: Path, where: str) -> None:
+    """As a difference it may travel so."""
+    with pytest.raises(ScenarioError) as caught:
+        load(coded, [(f"{where}.down", "{kind: topk}")])
+    assert [(fault.key, fault.text) for fault in caught.value.faults] == [
+        (f"{where}.down", "topk leaves most of a model out; add delta: true, or choose another codec")
+    ]
+    assert len(load(coded, [(f"{where}.down", "{kind: topk, delta: true}")]).cells) == 1
+
+
+# --- conditions
+
+
+def test_phones_train_only_while_they_are_charged_and_on_a_network_that_costs_nothing(tmp_path: Path) -> None:
+    """Charged until 200 s, unmetered from 95 s: found at 100 s, they work 25 s and again; 1 MB/s carries an update."""
+    path = tmp_path / "phones.yaml"
+    text = SCENARIO.format(link="{tcp: none, up: {rate: 8Mbit/s}}", server="{}", count=2, rounds=50)
+    conditions = "{charging: {kind: always, until: 200s}, unmetered: {kind: always, after: 95s}}"
+    never = "{count: 2, conditions: {idle: {kind: always, after: 1h}}}"
+    text = text.replace("10ms}\n", f"1s}}\n    conditions: {conditions}\n").replace(
+        "clients:\n", f"rounds: {{select: {{kind: eligible}}}}\nclients:\n  laptops: {never}\n"
+    )
+    path.write_text(text.replace("rounds: 50", "time: 400s"))
+    events, result = events_of(path)
+    assert result["emulated_seconds"] == 400.0
+    trainings = [e for e in events if isinstance(e, TrainingStarted)]
+    assert {e.client for e in trainings} == {"phones/0", "phones/1"}
+    assert [int(e.at) for e in trainings if e.client == "phones/0"] == [100, 125, 150, 175]
+    assert trainings[0].at == 100.0
+    uploads = [e for e in events if isinstance(e, TransferEnded) and e.direction == "up"]
+    assert len(uploads) == 8
+    for upload in uploads:
+        assert upload.at - upload.began == pytest.approx(upload.bytes / 1e6, abs=2e-9)
+
+
+def test_a_selector_may_require_less(tmp_path: Path) -> None:
+    """Only to be idle, which everybody is who does not say otherwise: the round begins at once."""
+    path = tmp_path / "phones.yaml"
+    text = SCENARIO.format(link="{}", server="{}", count=2, rounds=1)
+    select = "rounds: {select: {kind: eligible, require: [idle]}}\n"
+    conditions = "\n    conditions: {charging: {kind: always, after: 1h}}\n"
+    path.write_text(text.replace("clients:\n", f"{select}clients:\n").replace("10ms}\n", f"10ms}}{conditions}"))
+    events, _ = events_of(path)
+    assert [e.at for e in events if isinstance(e, TrainingStarted)] == [0.0, 0.0]
+
+
+def test_targets_stand_in_the_result_and_end_nothing(tmp_path: Path) -> None:
+    """Two are reached on the way, one is not: all six rounds are run, and each is told with its time."""
+    path = tmp_path / "targets.yaml"
+    text = SCENARIO.format(link="{}", server="{}", count=2, rounds=6)
+    path.write_text(text + "targets: {accuracy: [90%, 15%, 5%]}\ntraining: {lr: 0.1}\n")
+    events, result = events_of(path)
+    told = [(e.accuracy, e.round, e.at) for e in events if isinstance(e, TargetReached)]
+    assert [accuracy for accuracy, _, _ in told] == [0.05, 0.15]
+    assert result["stopped_by"] == "rounds"
+    reached = {aim["accuracy"]: aim for aim in result["targets"]}
+    assert [aim["accuracy"] for aim in result["targets"]] == [0.9, 0.15, 0.05]
+    assert [reached[accuracy]["reached"] for accuracy in (0.05, 0.15, 0.9)] == [True, True, False]
+    assert [(a, reached[a]["round"], reached[a]["time"]) for a in (0.05, 0.15)] == told

@@ -120,3 +120,26 @@ def test_an_update_that_is_given_up_before_it_was_sent_costs_no_energy(play: Pla
         assert (transfer.at, transfer.bytes) == (3.0, 0)
         assert transfer.began <= transfer.at
         assert [e.joules for e in events if isinstance(e, EnergySpent) and (e.client, e.phase) == (client, "up")] == [0]
+
+
+def test_a_straggler_may_have_any_share_of_its_speed(play: Play) -> None:
+    """Between 5 % and 100 %, uniform: 1 s takes 1 to 20 s, and 1 / duration passes Kolmogorov and Smirnov's test."""
+    device = "{kind: constant, per_example: 100ms, straggler: {probability: 100%, speed: [5%, 100%]}}"
+    trained = [e.duration for e in play(device, count=50, rounds=10) if isinstance(e, TrainingFinished)]
+    assert len(trained) == 500
+    assert 1.0 <= min(trained) < 1.05
+    assert 10.0 < max(trained) <= 20.0
+    assert stats.kstest([1 / took for took in trained], stats.uniform(0.05, 0.95).cdf).pvalue > 1e-3
+
+
+def test_who_is_slow_does_not_depend_on_how_slow(play: Play) -> None:
+    """Whether is drawn before how much: of 40 %, the same trainings with a factor and with a share of speed."""
+
+    def slow_ones(how: str) -> set[tuple[str, int]]:
+        device = f"{{kind: constant, per_example: 100ms, straggler: {{probability: 40%, {how}}}}}"
+        trained = [e for e in play(device, count=20, rounds=5) if isinstance(e, TrainingFinished)]
+        return {(e.client, e.round) for e in trained if e.duration > 1.5}
+
+    by_factor, by_speed = slow_ones("factor: 4"), slow_ones("speed: [5%, 50%]")
+    assert by_factor == by_speed
+    assert 0 < len(by_factor) < 100
