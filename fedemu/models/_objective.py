@@ -45,12 +45,14 @@ class LocalObjective:
         bind(self._module, weights)
         gradient = self._zeroed(weights)
         chosen = torch.from_numpy(batch).to(self._x.device)
-        self._module.train()
+        if not self._module.training:  # to say so again takes as long as a small layer
+            self._module.train()
         logits = self._module(self._inputs(self._x[chosen]))
         losses = functional.cross_entropy(logits, self._y[chosen], reduction="none")
         loss = losses.mean()
         loss.backward()  # type: ignore[no-untyped-call]
-        return gradient, BatchLoss(loss.item(), losses.detach().square().mean().item())
+        values = losses.detach()
+        return gradient, BatchLoss(loss.item(), torch.dot(values, values).item() / len(values))
 
     def _zeroed(self, weights: Vector) -> Vector:
         if self._gradient is None:
