@@ -158,7 +158,7 @@ def instead(word: str, words: Iterable[str]) -> str:
 def _wrong_keys(keys: type[Keys], value: Mapping[str, Any]) -> Iterator[Wrong]:
     for key, item in value.items():
         if key in keys.not_built:
-            yield Wrong((key,), f"{key!r} is not built yet", "key")
+            yield Wrong((key,), f"{key!r} is not built yet")
         elif key not in keys.model_fields:
             yield Wrong((key,), f"{key!r} is not a key here; {instead(key, keys.model_fields)}", "key")
         elif item is None:

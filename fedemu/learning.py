@@ -91,12 +91,7 @@ class Learning:
             size = layout_of(module).size
         release(module)  # it is bound to whatever weights it is asked about
         _return_memory(size)
-        learning = cls(scenario, dataset, dict(zip(clients, shards, strict=True)), module)
-        with _fault_of("strategy"):
-            for group in scenario.clients:
-                for round in (1, *(change.round for change in scenario.training_in(group).schedule)):
-                    learning.strategy(group, round)
-        return learning
+        return cls(scenario, dataset, dict(zip(clients, shards, strict=True)), module)
 
     def strategy(self, group: str, round: int = 1, epochs: int | None = None) -> Strategy:
         """Return the algorithm as the clients of a group train by it in a round; the server's part is the same in all.

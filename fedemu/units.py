@@ -90,6 +90,10 @@ Ratio: TypeAlias = Annotated[
 """A probability or fraction in 0..1."""
 
 
+Count: TypeAlias = Annotated[int, Field(ge=1)]
+"""A number of things, of which there is at least one."""
+
+
 File: TypeAlias = Annotated[str, Field(min_length=1, json_schema_extra={"format": "path"})]
 """The path of a file; in a scenario, relative to it."""
 

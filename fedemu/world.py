@@ -23,8 +23,9 @@ from fedemu.net.network import Network
 from fedemu.net.path import Carried, transfer_ended
 from fedemu.rng import stream
 from fedemu.scenario import Scenario
+from fedemu.scenario.device import equipment
 from fedemu.scenario.link import DIRECTIONS, Direction
-from fedemu.scenario.sections import ConditionKeys, equipment
+from fedemu.scenario.sections import ConditionKeys
 from fedemu.sessions import Seat
 from fedemu.types import ClientId, ClientView, Interval, Rng, Seconds
 from fedemu.wiring import Wiring
@@ -131,9 +132,9 @@ class World:
             clock=self._clock,
             emit=self._emit,
             budget=math.inf if training.budget is None else training.budget,
-            coding=self._coding_time(view.group),
+            coding_time=self._coding_time(view.group),
             down=self._codings[view.group, "down"],
-            keeps_models=codec.down is not None and codec.down.house["delta"],
+            by_difference=codec.down is not None and codec.down.house["delta"],
         )
 
     def _work(self, view: ClientView, round: int) -> Work:

@@ -11,13 +11,13 @@ from pydantic import Field
 from fedemu.availabilities._base import Availability, Member
 from fedemu.availabilities._process import slots
 from fedemu.types import ClientId, Interval, Rng
-from fedemu.units import Duration, Ratio
+from fedemu.units import Count, Duration, Ratio
 
 
 def label_cycle(
     *,
     beta: Ratio = 0.5,
-    cycle: Annotated[int, Field(ge=1)] = 24,
+    cycle: Count = 24,
     period: Annotated[Duration, Field(gt=0)] = 60.0,
 ) -> Availability:
     """Draw anew in every period; the chance is 1 in the slots of the client's labels, 1 - beta in all others.

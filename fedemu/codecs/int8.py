@@ -9,22 +9,20 @@ of FedPAQ (Reisizadeh et al., AISTATS 2020, Example 1) is `qsgd`.
 The error of a number is at most half a step: its block's largest magnitude / 254.
 """
 
-from typing import Annotated
-
 import numpy as np
 import torch
-from pydantic import Field
 
 from fedemu.codecs import _blocks
 from fedemu.codecs._base import Codec, Cost
 from fedemu.codecs._bytes import FLOAT, Floats, expect, scales
 from fedemu.types import Bytes, Rng, Vector
+from fedemu.units import Count
 
 LEVELS = 127
 """On each side of 0."""
 
 
-def int8(*, block: Annotated[int, Field(ge=1)] = 2048) -> Codec:
+def int8(*, block: Count = 2048) -> Codec:
     """Round every number to one of 255 evenly spaced ones up to the largest magnitude of its block.
 
     Args:

@@ -23,6 +23,7 @@ from pydantic import Field
 from fedemu.datasets._base import Dataset, Examples
 from fedemu.rng import stream
 from fedemu.types import Rng
+from fedemu.units import Count
 
 _FEATURES = 60
 _CLASSES = 10
@@ -50,7 +51,7 @@ def synthetic(
     *,
     alpha: Annotated[float, Field(ge=0)] = 1.0,
     beta: Annotated[float, Field(ge=0)] = 1.0,
-    users: Annotated[int, Field(ge=1)] = 30,
+    users: Count = 30,
     seed: Annotated[int, Field(ge=0)] = 0,
 ) -> Dataset:
     """Users whose models and inputs differ, FedProx's Synthetic(alpha, beta): 60 features, 10 classes.

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple, Protocol, TypeAlias
 from pydantic import Field
 
 from fedemu.types import Bytes, Interval, Rng, Seconds
-from fedemu.units import Duration
+from fedemu.units import Count, Duration
 
 Role: TypeAlias = Literal["request", "response", "control"]
 """A request is a task or an update, a response its acknowledgement, control all the rest (hello, cancel)."""
@@ -111,7 +111,7 @@ Outage: TypeAlias = Callable[[Rng], Iterator[Interval]]
 class Retry:
     """How often and how soon a sender tries again; the back-off is gRPC's (connection-backoff.md in grpc/grpc)."""
 
-    attempts: Annotated[int, Field(ge=1)] = 5
+    attempts: Count = 5
     """Tries in all."""
     timeout: Annotated[Duration, Field(gt=0)] = 10.0
     """Seconds without an acknowledgement after which a try has failed."""

@@ -7,13 +7,13 @@ but parameters to average. Initial weights are PyTorch's defaults, the same for 
 """
 
 from collections import OrderedDict
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
 from torch import nn
 
 from fedemu.models._base import Task
 from fedemu.models._image import image_shape
+from fedemu.units import Count
 
 _ACTIVATIONS = {
     "identity": nn.Identity,
@@ -28,8 +28,8 @@ def convnet(
     task: Task,
     /,
     *,
-    depth: Annotated[int, Field(ge=1)] = 4,
-    width: Annotated[int, Field(ge=1)] = 64,
+    depth: Count = 4,
+    width: Count = 64,
     activation: Literal["identity", "tanh", "hardtanh", "relu", "leaky-relu"] = "relu",
 ) -> nn.Module:
     """Stack of 3x3 convolutions with batch norm, a choice of activation, and a linear head.

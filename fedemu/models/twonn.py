@@ -6,15 +6,14 @@ Data", AISTATS 2017, section 3.
 
 import math
 from collections import OrderedDict
-from typing import Annotated
 
-from pydantic import Field
 from torch import nn
 
 from fedemu.models._base import Task
+from fedemu.units import Count
 
 
-def twonn(task: Task, /, *, hidden: Annotated[int, Field(ge=1)] = 200) -> nn.Module:
+def twonn(task: Task, /, *, hidden: Count = 200) -> nn.Module:
     """Multilayer perceptron with two hidden layers, the FedAvg paper's 2NN.
 
     Args:

@@ -5,16 +5,14 @@ Deep Networks from Decentralized Data", AISTATS 2017, section 3: MNIST sorted by
 each of 100 clients. A shard may straddle two labels.
 """
 
-from typing import Annotated
-
 import numpy as np
-from pydantic import Field
 
 from fedemu.partitioners._enough import require_enough
 from fedemu.types import Annotations, Indices, Partitioner, Rng
+from fedemu.units import Count
 
 
-def shards(*, per_client: Annotated[int, Field(ge=1)] = 2) -> Partitioner:
+def shards(*, per_client: Count = 2) -> Partitioner:
     """Sort the examples by label, cut them into equal shards, and deal these out at random.
 
     Args:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from fedemu.errors import Fault
 from fedemu.keys import Loc, Wrong, instead, worded
-from fedemu.scenario.sections import Scenario
+from fedemu.scenario.sections import Scenario, sections_with
 from fedemu.scenario.source import Place, Source
 
 
@@ -69,7 +69,9 @@ def validated(source: Source) -> tuple[Scenario | None, list[Wrong]]:
 def fault_of(source: Source, wrong: Wrong) -> Fault:
     """Return what is wrong with the place where it was written."""
     loc = wrong.loc if wrong.kind == "missing" else source.known(wrong.loc)
-    return Fault(*source.place(wrong.loc), ".".join(map(str, loc)) or "scenario", wrong.text)
+    homes = sections_with(str(loc[-1])) if wrong.kind == "key" and loc else []
+    text = f"{wrong.text}; it is a key of {' and '.join(homes)}" if homes else wrong.text
+    return Fault(*source.place(wrong.loc), ".".join(map(str, loc)) or "scenario", text)
 
 
 GRID = ("variants", "matrix", "repeat")
@@ -112,8 +114,8 @@ def spread(source: Source) -> tuple[list[Cell], list[Fault]]:
 
 def _settles(change: Loc, wrong: Wrong) -> bool:
     """Tell whether a change may mend what is wrong: it replaces it, or puts there what is missing."""
-    inside = wrong.loc[: len(change)] == change
-    return inside or (wrong.kind != "key" and change[: len(wrong.loc)] == wrong.loc)
+    common = min(len(change), len(wrong.loc))
+    return wrong.kind != "key" and change[:common] == wrong.loc[:common]
 
 
 def _axis_faults(source: Source, axis: str, values: Sequence[Any]) -> Iterator[Fault]:
@@ -121,6 +123,8 @@ def _axis_faults(source: Source, axis: str, values: Sequence[Any]) -> Iterator[F
     if axis in GRID:
         yield Fault(*place, f"matrix.{axis}", f"{axis!r} cannot be an axis")
         return
+    if axis == "seed" and "repeat" in source.tree:
+        yield Fault(*place, "matrix.seed", "repeat counts seeds up itself; leave out one of the two")
     texts = [_text(value) for value in values]
     for text in dict.fromkeys(text for text in texts if texts.count(text) > 1):
         yield Fault(*place, f"matrix.{axis}", f"{text} stands on this axis twice")
@@ -134,8 +138,21 @@ def _variant_faults(
         place, name = source.place(("variants", variant, key)), f"variants.{variant}.{key}"
         if locate(key)[0] in GRID:
             yield Fault(*place, name, f"{key!r} cannot stand in a variant")
-        elif key in axes:
-            yield Fault(*place, name, f"{key!r} is an axis of the matrix too; put it in one of the two")
+        for axis, values in axes.items():
+            if _sets(bundle[key], locate(key), locate(axis)) or _sets(values[0], locate(axis), locate(key)):
+                text = f"{key!r} sets what the axis {axis!r} of the matrix sets; put it in one of the two"
+                yield Fault(*place, name, text)
+
+
+def _sets(value: Any, loc: Loc, other: Loc) -> bool:
+    """Tell whether a value that is put at `loc` also says what stands at `other`."""
+    if other[: len(loc)] != loc:
+        return False
+    for step in other[len(loc) :]:
+        if not isinstance(value, Mapping) or step not in value:
+            return False
+        value = value[step]
+    return True
 
 
 def _at(

@@ -12,7 +12,7 @@ from fedemu.scenario.kind import Kind, KindOf
 from fedemu.scenario.presets import preset
 from fedemu.scenario.trace import TraceKeys, by_file
 from fedemu.types import Interval, Seconds
-from fedemu.units import Duration, Rate, Ratio, Size
+from fedemu.units import Count, Duration, Rate, Ratio, Size
 
 Direction: TypeAlias = Literal["up", "down"]
 DIRECTIONS: tuple[Direction, Direction] = ("up", "down")
@@ -67,7 +67,7 @@ class Way(Conditions):
 class RetryKeys(Keys):
     """What a sender does about a message that nobody acknowledges."""
 
-    attempts: Annotated[int, Field(ge=1)] = Retry().attempts
+    attempts: Count = Retry().attempts
     """Tries in all."""
     timeout: Annotated[Duration, Field(gt=0)] = Retry().timeout
     """Time after which a try has failed."""

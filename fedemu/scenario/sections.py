@@ -3,23 +3,21 @@
 Every key of the contract that this version does not have is listed in `not_built`, so that it is a fault that says so.
 """
 
-import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from fedemu.compute._buffer import BUFFER
-from fedemu.devices._base import Energy, Equipment, Memory, Straggler
 from fedemu.keys import Clash, Keys, instead, shown
+from fedemu.scenario.codec import CodecPair
+from fedemu.scenario.device import DeviceKeys
 from fedemu.scenario.kind import Kind, KindOf
 from fedemu.scenario.link import Link, with_preset
 from fedemu.scenario.shared import ServerLink, Shared
-from fedemu.types import Training
-from fedemu.units import DURATIONS, Duration, Power, Ratio, Size
-
-Count: TypeAlias = Annotated[int, Field(ge=1)]
+from fedemu.scenario.training import TrainingKeys
+from fedemu.units import DURATIONS, Count, Duration, Ratio, Size
 
 
 class DatasetKeys(Keys):
@@ -27,57 +25,6 @@ class DatasetKeys(Keys):
 
     examples: Count | None = None
     """Size of a seeded subset of the training examples; default all."""
-
-
-def _batch_size(value: Any) -> Any:
-    if value != "full" and (isinstance(value, bool) or not isinstance(value, int)):
-        raise ValueError(f"{shown(value)} is neither a whole number nor full")
-    return None if value == "full" else value
-
-
-class LocalKeys(Keys):
-    """How one local training goes."""
-
-    epochs: Count = Training().epochs
-    """Passes over a client's examples in each round."""
-    batch_size: Annotated[
-        Count | None, BeforeValidator(_batch_size, json_schema_input_type=Literal["full"] | Count)
-    ] = Training().batch_size
-    """Examples a step; full takes all of a client's examples in one step."""
-    lr: Annotated[float, Field(gt=0)] = Training().lr
-    """Learning rate of the local steps."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Training().momentum
-    """Momentum of the local steps, which starts anew in every round."""
-
-
-class ChangeKeys(LocalKeys):
-    """What is different from a round on."""
-
-    round: Annotated[int, Field(ge=2)]
-    """The first round of which it holds."""
-
-
-class TrainingKeys(LocalKeys):
-    """How clients train; in a group, the keys that are different there."""
-
-    lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """What the learning rate is multiplied with after each round."""
-    epochs_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """What the epochs are multiplied with after each round, rounded, but at least 1."""
-    schedule: list[ChangeKeys] = Field(default=[])
-    """Keys that are different from a round on; of several entries that hold, the last one counts."""
-    budget: Annotated[Duration, Field(gt=0)] | None = None
-    """Time for a local training: a client does the whole epochs that fit, at least one; default no limit."""
-
-    def in_round(self, round: int) -> Training:
-        """Return how clients train in a round, from 1 on."""
-        now: dict[str, Any] = {key: getattr(self, key) for key in LocalKeys.model_fields}
-        for change in self.schedule:
-            if change.round <= round:
-                now |= change.model_dump(exclude_unset=True, exclude={"round"})
-        now["lr"] *= self.lr_decay ** (round - 1)
-        now["epochs"] = max(1, math.floor(now["epochs"] * self.epochs_decay ** (round - 1) + 0.5))
-        return Training(**now)
 
 
 def _every(value: Any) -> Any:
@@ -140,106 +87,12 @@ class Rounds(Keys):
         for key in ("goal", "deadline"):
             if self.tick is not None and getattr(self, key) is not None:
                 yield Clash(frozenset({"tick", key}), (key,), "tick says when a round closes; write one of the two")
-        enough = None if self.tick else self.goal or self.concurrency
+        enough = self.concurrency if self.tick else self.goal or self.concurrency
         if enough is not None and self.quorum > enough:
             text = (
                 f"quorum {self.quorum} is above {'goal' if self.goal else 'concurrency'} {enough}, which closes a round"
             )
             yield Clash(frozenset({"quorum", "goal", "concurrency"}), ("quorum",), text)
-
-
-class StragglerKeys(Keys):
-    """Trainings that are slow by chance."""
-
-    probability: Ratio
-    """Chance that a training is slow."""
-    factor: Annotated[float, Field(ge=1)] | None = None
-    """How many times as long it takes then."""
-    speed: Annotated[list[Annotated[Ratio, Field(gt=0)]], Field(min_length=2, max_length=2)] | None = None
-    """Or: the share of its speed that is left then, uniform between two values, e.g. [5%, 100%]."""
-
-    def clashes(self) -> Iterator[Clash]:
-        """Yield what leaves open how slow."""
-        keys = frozenset({"factor", "speed"})
-        if (self.factor is None) == (self.speed is None):
-            yield Clash(keys, (), "how slow is not clear; write factor or speed, one of the two")
-        elif self.speed is not None and self.speed[0] > self.speed[1]:
-            yield Clash(keys, ("speed",), f"{self.speed[0]:g} is above {self.speed[1]:g}; write the lower one first")
-
-
-class EnergyKeys(Keys):
-    """What a device draws while it does what."""
-
-    compute: Power = 0.0
-    """While it trains."""
-    up: Power = 0.0
-    """While it sends."""
-    down: Power = 0.0
-    """While it receives."""
-
-
-class DeviceKeys(Keys):
-    """What the house reads beside a device's own keys."""
-
-    straggler: StragglerKeys | None = None
-    """Trainings that are slow by chance."""
-    memory: Annotated[Size, Field(gt=0)] | None = None
-    """What the device has for training; a model that does not fit is not trained."""
-    energy: EnergyKeys | None = None
-    """Power that it draws, which is counted."""
-
-
-def equipment(house: Mapping[str, Any]) -> Equipment:
-    """Return what stands around a device, from the keys that the house reads."""
-    straggler, memory, energy = (house[key] for key in ("straggler", "memory", "energy"))
-    return Equipment(
-        None if straggler is None else _straggler(straggler),
-        None if memory is None else Memory(memory),
-        None if energy is None else Energy(**energy.model_dump()),
-    )
-
-
-def _straggler(keys: StragglerKeys) -> Straggler:
-    low, high = keys.speed or (1.0, 1.0)
-    return Straggler(keys.probability, keys.factor or 1.0, (low, high))
-
-
-class CodecKeys(Keys):
-    """What the house reads beside a codec's own keys."""
-
-    zstd: Annotated[int, Field(ge=1, le=22)] | None = None
-    """Level of zstd that the bytes are compressed with; default not at all."""
-    slowdown: Annotated[float, Field(ge=0)] = 1.0
-    """How many times as long the device takes for it as the machine where the codec was measured; 0 takes no time."""
-
-
-class UpKeys(CodecKeys):
-    """What the house reads beside the codec of updates."""
-
-    feedback: bool | None = None
-    """Add what an update lost to the next one; default true for codecs that leave most of it out."""
-
-
-class DownKeys(CodecKeys):
-    """What the house reads beside the codec of models."""
-
-    delta: bool = False
-    """Send the difference to the last model that the client has acknowledged, as it has it."""
-
-
-class CodecPair(Keys):
-    """How vectors travel in fewer bytes."""
-
-    up: Annotated[Kind, KindOf("codecs", house=UpKeys)] | None = None
-    """For updates; default as they are."""
-    down: Annotated[Kind, KindOf("codecs", house=DownKeys)] | None = None
-    """For models; default as they are."""
-
-    def clashes(self) -> Iterator[Clash]:
-        """Yield codecs that would ruin a model."""
-        if self.down is not None and not self.down.house["delta"] and self.down.build().sparse:
-            text = f"{self.down.kind} leaves most of a model out; add delta: true, or choose another codec"
-            yield Clash(frozenset({"down"}), ("down",), text)
 
 
 class ConditionKeys(Keys):
@@ -267,8 +120,8 @@ class Group(Keys):
     """When clients are online; default the scenario's."""
     training: TrainingKeys = TrainingKeys()
     """What is different here from the scenario's training."""
-    codec: CodecPair | None = None
-    """Default the scenario's."""
+    codec: CodecPair = CodecPair()
+    """What is different here from the scenario's; none switches one off."""
     conditions: ConditionKeys = ConditionKeys()
     """What is true of the devices from time to time, for a selector that asks."""
 
@@ -387,13 +240,8 @@ class Scenario(Keys):
     """Where training really runs."""
     targets: Targets = Targets()
     """Accuracies that are reported, too."""
-    variants: (
-        Annotated[
-            dict[Annotated[str, _named("variant")], Annotated[dict[str, Any], Field(min_length=1)]], Field(min_length=1)
-        ]
-        | None
-    ) = None
-    """Bundles of dotted keys and their values, by name: each is a run of its own."""
+    variants: Annotated[dict[Annotated[str, _named("variant")], dict[str, Any]], Field(min_length=1)] | None = None
+    """Bundles of dotted keys and their values, by name: each is a run of its own; {} is the scenario as it is."""
     matrix: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)] | None = None
     """Axes of a grid: dotted key to the values that it takes."""
     repeat: Annotated[int, Field(ge=1, le=10_000)] = 1
@@ -420,17 +268,40 @@ class Scenario(Keys):
         return self.training.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
 
     def codec_in(self, group: str) -> CodecPair:
-        """Return the codecs of a group: its own, or the scenario's."""
-        return self.clients[group].codec or self.codec
+        """Return the codecs of a group: its own win."""
+        own = self.clients[group].codec
+        return self.codec.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
 
     def clashes(self) -> Iterator[Clash]:
-        """Yield pipes that are not there, and rounds that these clients cannot hold."""
+        """Yield what one section says and another does not allow."""
+        yield from self._pipes()
+        yield from self._algorithms()
+        yield from self._cohorts()
+
+    def _pipes(self) -> Iterator[Clash]:
+        # where other sections are faulty, some may be missing here: then there is nothing to say yet
         if {"shared", "clients"} <= self.__dict__.keys():
             for name, group in self.clients.items():
                 if group.link.via is not None and group.link.via not in self.shared:
                     text = f"{group.link.via!r} is not a pipe under shared; {instead(group.link.via, self.shared)}"
                     yield Clash(frozenset({"shared", "clients"}), ("clients", name, "link", "via"), text)
-        # where other sections are faulty, rounds and clients may be missing here: then there is nothing to say yet
+
+    def _algorithms(self) -> Iterator[Clash]:
+        if not {"strategy", "training", "clients"} <= self.__dict__.keys():
+            return
+        keys = frozenset({"strategy", "training", "clients"})
+        found = set[str]()
+        for group in self.clients:
+            training = self.training_in(group)
+            for round in (1, *(change.round for change in training.schedule)):
+                try:
+                    self.strategy.build(training.in_round(round))  # pure and cheap
+                except ValueError as error:
+                    if str(error) not in found:
+                        yield Clash(keys, ("strategy",), f"{error}; {group} train so from round {round} on")
+                    found.add(str(error))
+
+    def _cohorts(self) -> Iterator[Clash]:
         if not {"rounds", "clients"} <= self.__dict__.keys():
             return
         rounds, clients, keys = self.rounds, self.num_clients, frozenset({"rounds", "clients"})
@@ -443,3 +314,26 @@ class Scenario(Keys):
             if (rounds.barrier or key == "quorum") and number is not None and number > self.cohort:
                 text = f"{key} {number} is out of reach of a cohort of {self.cohort} out of {clients} clients"
                 yield Clash(keys, ("rounds", key), text)
+
+
+def sections_with(key: str) -> list[str]:
+    """Return the sections of a scenario that have such a key, by their dotted names, but none inside another."""
+    return list(_sections_with(key, Scenario, ()))
+
+
+def _sections_with(key: str, section: type[Keys], above: tuple[str, ...]) -> Iterator[str]:
+    if key in section.model_fields:
+        yield ".".join(above) or "the top level"
+        return
+    for name, field in section.model_fields.items():
+        for below, inner in _below(field.annotation):
+            yield from _sections_with(key, inner, (*above, name, *below))
+
+
+def _below(annotation: Any) -> Iterator[tuple[tuple[str, ...], type[Keys]]]:
+    if isinstance(annotation, type) and issubclass(annotation, Keys):
+        yield (), annotation
+    step = ("NAME",) if get_origin(annotation) is dict else ()
+    for inner in get_args(annotation):
+        for below, section in _below(inner):
+            yield (*step, *below), section

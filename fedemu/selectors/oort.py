@@ -33,7 +33,7 @@ from pydantic import Field
 
 from fedemu.selectors._weights import draw, given_order
 from fedemu.types import ClientId, ClientView, Rng, Seconds, Selector
-from fedemu.units import Ratio
+from fedemu.units import Count, Ratio
 
 
 def oort(
@@ -45,7 +45,7 @@ def oort(
     clip: Ratio = 0.98,
     cut_off: Ratio = 0.7,
     round_threshold: Annotated[float, Field(ge=0, le=100)] = 10.0,
-    pacer_step: Annotated[int, Field(ge=1)] = 20,
+    pacer_step: Count = 20,
     pacer_delta: Annotated[float, Field(ge=0, le=100)] = 5.0,
 ) -> Selector:
     """Choose clients that are useful and fast, and explore.

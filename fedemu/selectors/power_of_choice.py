@@ -10,15 +10,13 @@ whenever it is a candidate. Equal losses go in the order of the draw.
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
-
-from pydantic import Field
 
 from fedemu.selectors._weights import draw, given_order
 from fedemu.types import ClientId, ClientView, Rng, Selector
+from fedemu.units import Count
 
 
-def power_of_choice(*, candidates: Annotated[int, Field(ge=1)]) -> Selector:
+def power_of_choice(*, candidates: Count) -> Selector:
     """Choose those with the largest last known loss among candidates drawn in proportion to examples.
 
     Args:

@@ -18,20 +18,19 @@ has fewer clients than seats, which the paper rules out, its neighbours help out
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
 from fedemu.selectors._weights import draw, given_order
 from fedemu.types import ClientId, ClientView, Rng, Selector
+from fedemu.units import Count
 
 
 def tifl(
     *,
-    tiers: Annotated[int, Field(ge=1)] = 5,
-    interval: Annotated[int, Field(ge=1)] | None = None,
-    credits: list[Annotated[int, Field(ge=1)]] | None = None,
+    tiers: Count = 5,
+    interval: Count | None = None,
+    credits: list[Count] | None = None,
 ) -> Selector:
     """Choose from one tier of equally fast clients.
 

@@ -496,10 +496,10 @@ def test_the_schema_refuses_what_check_refuses(file: Path, old: str, new: str) -
 
 
 def _keys(node: Node, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Node]]:
-    """Yield every key of a document with its path; the names of groups are the author's own."""
+    """Yield every key of a document with its path; the names of groups and variants are the author's own."""
     if isinstance(node, MappingNode):
         for key, value in node.value:
-            if above != ("clients",):
+            if above not in {("clients",), ("variants",)}:
                 yield (*above, key.value), key
             yield from _keys(value, (*above, key.value))
 
@@ -508,6 +508,44 @@ def _typos(word: str) -> Iterator[str]:
     yield word + word[-1]
     if len(word) > 2:
         yield word[:-2] + word[-1] + word[-2] if word[-1] != word[-2] else word[:-1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "homes"),
+    [
+        ("lr: 0.1", "deadline: 5s", "training.deadline", "rounds"),
+        ("stop:", "lr: 0.5\nstop:", "lr", "training and clients.NAME.training"),
+        ("stop:", "conditions: {}\nstop:", "conditions", "clients.NAME"),
+        ("lr: 0.1", "codec: {}", "training.codec", "the top level"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_told_where_it_belongs(
+    file: Path, old: str, new: str, key: str, homes: str
+) -> None:
+    """It is not mistyped, and it is a key."""
+    (fault,) = faults(edited(file, (old, new)))
+    assert fault.key == key
+    assert fault.text.startswith(f"{key.rpartition('.')[2]!r} is not a key here; ")
+    assert fault.text.endswith(f"; it is a key of {homes}")
+
+
+@pytest.mark.parametrize(
+    ("training", "strategy", "text"),
+    [
+        ("epochs: 2", "fedsgd", "2 epochs; fedsgd takes one step, so expected 1 (fedavg takes more); phones train so"),
+        ("momentum: 0.5", "scaffold", "local momentum 0.5; scaffold's control variates are for 0; phones train so"),
+        ("schedule: [{round: 3, epochs: 2}]", "fedsgd", "2 epochs; fedsgd takes one step, so expected 1 (fedavg"),
+    ],
+)
+def test_an_algorithm_that_cannot_train_so_is_a_fault_of_the_file(
+    file: Path, training: str, strategy: str, text: str
+) -> None:
+    """Found before any data are loaded, at the line of the strategy, once for all groups."""
+    path = edited(file, ("lr: 0.1", training), ("{kind: fedavg}", f"{{kind: {strategy}}}"))
+    (fault,) = faults(path)
+    line = next(n for n, line in enumerate(path.read_text().splitlines(), 1) if line.startswith("strategy"))
+    assert (fault.line, fault.key) == (line, "strategy")
+    assert fault.text.startswith(text)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
@@ -525,8 +563,8 @@ def test_every_mistyped_key_of_every_shipped_scenario_gives_one_fault_that_knows
             assert line[column:].startswith(loc[-1])
             wrong = [*lines[:row], line[:column] + typo + line[column + len(loc[-1]) :], *lines[row + 1 :]]
             file.write_text("".join(wrong))
-            axis = loc[0] == "matrix" and len(loc) == 2
-            key = typo if axis else ".".join((*loc[:-1], typo))
+            above = loc[{"matrix": 1, "variants": 2}.get(loc[0], 0) if len(loc) > 1 else 0 : -1]
+            key = ".".join((*above, typo))
             meant, mistyped = loc[-1].rpartition(".")[2], typo.rpartition(".")[2]
             expected = Fault(path.name, row + 1, key, f"{mistyped!r} is not a key here; did you mean {meant!r}?")
             assert faults(file) == [expected]

@@ -75,6 +75,16 @@ def test_a_variant_changes_its_keys_and_no_others(file: Path) -> None:
     assert [cell.scenario.clients["phones"].count for cell in (plain, far)] == [4, 4]
 
 
+def test_an_empty_variant_is_the_scenario_as_it_is(file: Path) -> None:
+    """A baseline needs no key that repeats what stands above."""
+    file.write_text(BASE)
+    (base,) = load(file).cells
+    file.write_text(f"{BASE}variants: {{plain: {{}}, fast: {{stop.rounds: 1}}}}\n")
+    plain, fast = load(file).cells
+    assert (plain.scenario, plain.resolved) == (base.scenario, base.resolved)
+    assert fast.scenario.stop.rounds == 1
+
+
 def test_variants_a_matrix_and_repeats_make_all_their_combinations(file: Path) -> None:
     """2 variants x 2 counts x 2 seeds, seeds fastest and variants slowest; each has its directory."""
     file.write_text(file.read_text() + "matrix: {clients.phones.count: [4, 6]}\nrepeat: 2\n")
@@ -158,7 +168,7 @@ def test_a_resolved_mapping_has_no_place_for_variants(file: Path) -> None:
             "variants:\n  a: {stop.rounds: 1, rounds.fraction: 10%}\nmatrix: {rounds.fraction: [20%]}",
             1,
             "variants.a.rounds.fraction",
-            "'rounds.fraction' is an axis of the matrix too; put it in one of the two",
+            "'rounds.fraction' sets what the axis 'rounds.fraction' of the matrix sets; put it in one of the two",
         ),
         ("variants:\n  a: {repeat: 2}", 1, "variants.a.repeat", "'repeat' cannot stand in a variant"),
         (
@@ -168,7 +178,20 @@ def test_a_resolved_mapping_has_no_place_for_variants(file: Path) -> None:
             "'matrix.training.lr' cannot stand in a variant",
         ),
         ("variants:\n  a: {variants: {}}", 1, "variants.a.variants", "'variants' cannot stand in a variant"),
-        ("variants:\n  a: {}", 1, "variants.a", "{} is empty; expected at least 1"),
+        (
+            "variants:\n  a: {rounds: {goal: 1}}\nmatrix: {rounds.goal: [2]}",
+            1,
+            "variants.a.rounds",
+            "'rounds' sets what the axis 'rounds.goal' of the matrix sets; put it in one of the two",
+        ),
+        (
+            "variants:\n  a: {stop.rounds: 1}\nmatrix: {stop: [{rounds: 2}]}",
+            1,
+            "variants.a.stop.rounds",
+            "'stop.rounds' sets what the axis 'stop' of the matrix sets; put it in one of the two",
+        ),
+        ("matrix: {seed: [1, 2]}\nrepeat: 2", 0, "matrix.seed", "repeat counts seeds up itself; leave out one of"),
+        ("variants: {a: {codec: {up: {kind: fp16}}}}\ncodec: {upp: {}}", 1, "codec.upp", "'upp' is not a key here"),
         ("variants: {}", 0, "variants", "{} is empty; expected at least 1"),
         ("variants:\n  a: 3", 1, "variants.a", "3 is not a mapping"),
         ("variants:\n  a b: {stop.rounds: 1}", 1, "variants.a b", "'a b' cannot name a variant"),

@@ -60,8 +60,8 @@ def test_epochs_decay_to_the_nearest_number_and_to_one_at_least(written) -> None
 
 
 def test_a_schedule_changes_keys_from_a_round_on(written) -> None:
-    """What it does not say stays; of entries that hold, the last in the file counts for its keys."""
-    schedule = "[{round: 3, lr: 0.01}, {round: 5, epochs: 4}, {round: 4, lr: 0.5, batch_size: full}]"
+    """What it does not say stays; of entries that hold, the last counts for its keys."""
+    schedule = "[{round: 3, lr: 0.01}, {round: 4, lr: 0.5, batch_size: full}, {round: 5, epochs: 4}]"
     path = written(training=f"{{lr: 0.1, epochs: 2, schedule: {schedule}}}")
     found = in_rounds(path, "phones", 1, 2, 3, 4, 5, 6)
     assert [training.lr for training in found] == [0.1, 0.1, 0.01, 0.5, 0.5, 0.5]

@@ -12,20 +12,18 @@ how they hang together, and gives every message its mean: no spread. A fresh con
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated
-
-from pydantic import Field
 
 from fedemu.links._base import Burst, Sending, Tcp
 from fedemu.links.tcp._congestion import Control, response
 from fedemu.links.tcp._segments import FULL, MSS, count, timeout
 from fedemu.links.tcp.slow_start import windows
 from fedemu.types import Rng, Seconds
+from fedemu.units import Count
 
 _PIECES = 100
 
 
-def mean(*, iw: Annotated[int, Field(ge=1)] = 10, cc: Control = "cubic") -> Tcp:
+def mean(*, iw: Count = 10, cc: Control = "cubic") -> Tcp:
     """Take the mean time at the link's loss.
 
     Args:

@@ -18,14 +18,12 @@ Not in it: HyStart, delayed acknowledgements, spurious retransmissions, reorderi
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
-
-from pydantic import Field
 
 from fedemu.links._base import Burst, Sending, Tcp
 from fedemu.links.tcp._congestion import Control, Cubic, Reno
 from fedemu.links.tcp._segments import FULL, HEADERS, MSS, count, restarted, timeout, wire
 from fedemu.types import Rng, Seconds
+from fedemu.units import Count
 
 LONGEST = 2000
 """Rounds of a message that are gone through one by one; what is left then goes at the mean rate of their later half."""
@@ -34,10 +32,10 @@ _PIECES = 100
 
 def rounds(
     *,
-    iw: Annotated[int, Field(ge=1)] = 10,
+    iw: Count = 10,
     cc: Control = "cubic",
     memory: bool = True,
-    limit: Annotated[int, Field(ge=1)] = 64,
+    limit: Count = 64,
 ) -> Tcp:
     """Go through a transfer round trip by round trip, with the link's losses.
 

@@ -12,16 +12,14 @@ acknowledged segment had added one, and idle time takes away.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import Field
 
 from fedemu.links._base import Burst, Sending, Tcp
 from fedemu.links.tcp._segments import FULL, MSS, count, restarted, wire
 from fedemu.types import Bytes, Rng, Seconds
+from fedemu.units import Count
 
 
-def slow_start(*, iw: Annotated[int, Field(ge=1)] = 10, memory: bool = True) -> Tcp:
+def slow_start(*, iw: Count = 10, memory: bool = True) -> Tcp:
     """Grow the window from `iw` segments, doubling each round trip, for ever: without loss nothing stops it.
 
     Args:
