@@ -78,7 +78,8 @@ def run(
     left = [cell for cell in plan.cells if cell.path not in found]
     try:
         if left:
-            how = _at_once(left, plan.question, out, jobs) if jobs > 1 else _in_turn(left, plan.question, out, watch)
+            alone = min(jobs, len(left)) == 1
+            how = _in_turn(left, plan.question, out, watch) if alone else _at_once(left, plan.question, out, jobs)
             for cell, result in how:
                 take(cell, result)
     finally:

@@ -63,6 +63,13 @@ class Memory:
     """What an algorithm remembers on a client, also from connection to connection."""
 
     state: State = field(default_factory=dict)
+    learned: tuple[tuple[int, int], State] | None = None
+    """Round and turn of the last task that was trained, and what to remember if its update is accepted."""
+
+    def commit(self, task: tuple[int, int]) -> None:
+        """Remember what was learned in a task; nothing happens if that is not the last one, or is done."""
+        if self.learned is not None and self.learned[0] == task:
+            self.state, self.learned = self.learned[1], None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +89,9 @@ class Participant:
         emit: Takes the events.
         memory: What the algorithm remembers here.
         budget: Time for a training: whole epochs that do not fit, except the first, are left out.
-        coding: Time that it takes to decode a model and to encode an update.
+        coding_time: Time that it takes to decode a model and to encode an update.
         down: How models to it are encoded; None, they are not.
-        keeps_models: It gets the difference to a model that it has acknowledged.
+        by_difference: It gets the difference to a model that it has acknowledged.
     """
 
     view: ClientView
@@ -99,9 +106,9 @@ class Participant:
     emit: Observer
     memory: Memory = field(default_factory=Memory)
     budget: Seconds = math.inf
-    coding: Seconds = 0.0
+    coding_time: Seconds = 0.0
     down: Coding | None = None
-    keeps_models: bool = False
+    by_difference: bool = False
 
     async def run(self, channel: EmulatedChannel) -> None:
         """Take part until the server says goodbye.
@@ -141,8 +148,6 @@ class _Assignment:
     answer: "asyncio.Future[Any]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     job: Job | None = None
     """What is to be trained, until it is."""
-    learned: State | None = None
-    """What to remember if the update is accepted; None until it is trained."""
     task: asyncio.Task[None] | None = None
 
     @property
@@ -191,8 +196,8 @@ class _Desk:
             return
         current.answer.set_result(answer)
         # at once: the next task may stand right behind the answer
-        if answer.verdict == pb.Answer.VERDICT_ACCEPTED and current.learned is not None:
-            self._client.memory.state = current.learned
+        if answer.verdict == pb.Answer.VERDICT_ACCEPTED:
+            self._client.memory.commit((current.round, current.turn))
 
     def _is_current(self, name: pb.Assignment) -> bool:
         return self._current is not None and (name.round, name.turn) == (self._current.round, self._current.turn)
@@ -202,6 +207,7 @@ class _Desk:
         if self._is_current(task.assignment):  # it comes again, since the receipt was lost
             return
         self.clear()
+        self._client.memory.commit((task.accepted.round, task.accepted.turn))  # the answer may have been lost
         weights, extras = self._unpacked(task, message.vectors)
         assignment = self._current = _Assignment(task.assignment.round, task.assignment.turn)
         event = TaskReceived(
@@ -251,14 +257,14 @@ class _Desk:
                 raise PeerError("INVALID_ARGUMENT", text)
             weights = self._models[reference] + weights
             self._models = {key: model for key, model in self._models.items() if key >= reference}
-        if client.keeps_models:
+        if client.by_difference:
             self._models[task.assignment.round, task.assignment.turn] = weights
         return weights, extras
 
     async def _work(self, assignment: _Assignment, version: int, moment: Seconds) -> None:
         try:
             learned, moment = await self._train(assignment, moment)
-            assignment.learned = learned.state
+            self._client.memory.learned = (assignment.round, assignment.turn), learned.state
             await self._deliver(assignment, version, learned, moment)
         except NetworkError as error:
             self._abandon(assignment, f"undelivered: update {error}")
@@ -288,7 +294,7 @@ class _Desk:
         training = client.train(job._replace(epochs=epochs))
         del job
         key = (client.view.client, "train", *turn)
-        learned, moment = await finish(training, clock, moment + duration + client.coding, key)
+        learned, moment = await finish(training, clock, moment + duration + client.coding_time, key)
         del training
         trained = learned.trained
         client.emit(

@@ -195,7 +195,7 @@ def _cells(folder: Path) -> list[Path]:
     """Return the directories of the runs below: the directory itself, or a grid's cells."""
     if (folder / SCENARIO).exists() or (folder / EVENTS).exists():
         return [folder]
-    cells = [path for pattern in ("seed-*", "*/seed-*", "*/*/seed-*") for path in folder.glob(pattern) if path.is_dir()]
+    cells = sorted({path.parent for name in (SCENARIO, EVENTS) for path in folder.rglob(name)})
     if not cells:
         text = "is not a directory" if not folder.is_dir() else f"has no {SCENARIO}, and no cells with one"
         raise ScenarioError([Fault(str(folder), 1, "replay", f"{text}; name what `fedemu run --out` wrote")])

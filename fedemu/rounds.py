@@ -118,6 +118,9 @@ class Rounds:
         self._timeless = 0
         """Rounds in a row that took no time."""
         self._asked = 0
+        """Selections so far."""
+        self._asking = (0, 0)
+        """Round of the last selection, and its number in that round."""
         self._closed = 0
         """The last round that made a model."""
         self._ahead = sorted({*stop.targets, *([] if stop.accuracy is None else [stop.accuracy])})
@@ -231,14 +234,17 @@ class Rounds:
 
     def _ask(self, but: Mapping[ClientId, None] = MappingProxyType({})) -> tuple[ClientId, ...]:
         """Give tasks to as many idle clients as there is room for, but not to these; return whom."""
-        self._asked += 1
-        rng = stream(self._seed, "select", self._asked)
         idle = {view.client: view for view in self._server.idle if view.client not in but}
-        chosen = tuple(self._select(list(idle.values()), self._policy.concurrency - len(self._open), rng))
+        room = self._policy.concurrency - len(self._open)
+        if not idle or room < 1:
+            return ()
+        self._asked += 1
+        last, number = self._asking
+        self._asking = self._round, number + 1 if last == self._round else 1
+        ask = self._asking if self._asking[1] > 1 else self._asking[:1]  # the others of a round move no cohort after it
+        chosen = tuple(self._select(list(idle.values()), room, stream(self._seed, "select", *ask)))
         for client in chosen:
-            extras = self._strategy.broadcast(
-                self._state, idle[client], stream(self._seed, "broadcast", client, self._asked)
-            )
+            extras = self._strategy.broadcast(self._state, idle[client], stream(self._seed, "broadcast", client, *ask))
             assignment = self._server.assign(
                 idle[client],
                 self._round,

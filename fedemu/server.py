@@ -77,6 +77,8 @@ class Server:
         self._sessions: dict[ClientId, Session] = {}
         self._turns: dict[ClientId, tuple[int, int]] = {}
         """Round and turn of each client's last task: they go on if it leaves and comes back."""
+        self._accepted: dict[ClientId, pb.Assignment] = {}
+        """Each client's last task of which the update was accepted."""
         self._changed = asyncio.Event()
         self._over: str | None = None
         """Why the run is over, once it is: who joins now is sent away."""
@@ -96,7 +98,7 @@ class Server:
 
     async def wait_for_idle(self, count: int) -> None:
         """Return when that many clients are connected and have nothing to do."""
-        while len(self.idle) < count:
+        while sum(session.is_idle for session in self._sessions.values()) < count:
             await self._change()
 
     async def wait_until_gone(self, client: ClientId) -> None:
@@ -127,11 +129,10 @@ class Server:
         now = self._clock.now()
         self._know(view.client, asked=self._views[view.client].asked + 1, last_asked=selection)
         assignment = session.work[round, turn] = Assignment(view, round, turn, self.version, session.channel, now)
-        reference = session.has
-        payload, model = self._pack(session, assignment, weights)
+        payload, model, reference = self._pack(session, assignment, weights)
         if keep or session.seat.by_difference:
             assignment.model = model
-        task = pb.Task(version=self.version, reference=None if reference is None else reference[0])
+        task = pb.Task(version=self.version, reference=reference, accepted=self._accepted.get(view.client))
         message = Message(task, {"model": payload, **extras})
         sending = self._send(session, assignment, message, now)
         assignment.sending = session.tasks.create_task(sending)
@@ -147,6 +148,7 @@ class Server:
             self._lose(assignment, "late")
             self._conclude(assignment, pb.Answer.VERDICT_LATE, "the round was closed without it")
         else:
+            self._accepted[assignment.view.client] = pb.Assignment(round=assignment.round, turn=assignment.turn)
             self._conclude(assignment, pb.Answer.VERDICT_ACCEPTED)
         return dataclasses.replace(arrival.update, staleness=staleness, base=base)
 
@@ -280,7 +282,7 @@ class Server:
             assignment.receipt.set_result(None)
             # who abandons a task may never have seen it: its cancel can overtake it
             if session.seat.by_difference and assignment.model is not None and not isinstance(header, pb.Abandoned):
-                session.has = assignment.name, assignment.model
+                session.acknowledge(assignment.name, assignment.model)
         match header:
             case pb.Update():
                 assignment.attempt = name.attempt
@@ -357,21 +359,25 @@ class Server:
 
     # --- an assignment's way
 
-    def _pack(self, session: Session, assignment: Assignment, weights: Vector) -> tuple[Payload, Vector]:
-        """Return a model as it travels to a client, and as the client has it then."""
+    def _pack(
+        self, session: Session, assignment: Assignment, weights: Vector
+    ) -> tuple[Payload, Vector, pb.Assignment | None]:
+        """Return a model as it travels, as the client has it then, and the task to whose model it is a difference."""
         coding, view, size = session.seat.down, assignment.view, len(weights)
-        if coding is None or (session.seat.by_difference and session.has is None) or not is_finite(weights):
-            return weights, weights
-        if session.has is not None:
-            mine = session.has[1]
+        if coding is None or not is_finite(weights):
+            return weights, weights, None
+        if session.seat.by_difference:
+            if session.reference is None:
+                return weights, weights, None
+            task, mine = session.reference
             draws = stream(self._seed, "codec", view.client, "down", assignment.round, assignment.turn)
             data, _ = coding.encode(weights - mine, None, draws)
-            return Encoded(data, size), mine + coding.decode(data, size)
+            return Encoded(data, size), mine + coding.decode(data, size), task
         last = self._encoded.get(view.group)
         if last is None or last[0] != self.version:
             data, _ = coding.encode(weights, None, stream(self._seed, "codec", view.group, "down", self.version))
             last = self._encoded[view.group] = self.version, Encoded(data, size), coding.decode(data, size)
-        return last[1:]
+        return last[1], last[2], None
 
     def _know(self, client: ClientId, **facts: Any) -> None:
         """Remember facts of a client, which selectors will see."""

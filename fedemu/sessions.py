@@ -107,7 +107,7 @@ class Session:
     """Serves the connection to its end."""
     work: dict[tuple[int, int], Assignment] = field(default_factory=dict)
     """By round and turn: what is not concluded, and the last few that are."""
-    has: tuple[pb.Assignment, Vector] | None = None
+    reference: tuple[pb.Assignment, Vector] | None = None
     """The last task that the client has acknowledged, and its model, where differences are sent."""
     goodbye: str | None = None
     """Why the run is over, if the client was told that it is."""
@@ -119,3 +119,12 @@ class Session:
     @property
     def is_idle(self) -> bool:
         return self.ready and not self.gone and all(a.state != "open" or a.cancelled for a in self.work.values())
+
+    def acknowledge(self, task: pb.Assignment, model: Vector) -> None:
+        """Take the news that the client has the model of a task; of two, the later task counts."""
+        if self.reference is None or _order(task) > _order(self.reference[0]):
+            self.reference = task, model
+
+
+def _order(task: pb.Assignment) -> tuple[int, int]:
+    return task.round, task.turn

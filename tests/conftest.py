@@ -194,9 +194,9 @@ class Federation:
             clock=self.clock,
             emit=self.events.append,
             budget=toy.budget,
-            coding=toy.coding,
+            coding_time=toy.coding,
             down=toy.decodes,
-            keeps_models=toy.keeps,
+            by_difference=toy.keeps,
         )
 
     async def take_part(self, name, transport, address):

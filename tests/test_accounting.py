@@ -5,7 +5,7 @@ import torch
 
 from fedemu import experiment
 from fedemu.compute.inline import inline
-from fedemu.events import RoundClosed, TransferEnded
+from fedemu.events import RoundClosed, RoundStarted, TransferEnded
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.messages import Message
 from fedemu.scenario.file import parse
@@ -16,7 +16,7 @@ SOFTMAX = 650
 
 
 def rounds(**keys):
-    """Run three rounds of 4 of 8 clients; return the bytes of each round, down and up, and the result."""
+    """Run three rounds of 4 of 8 clients; return each round's cohort and bytes, down and up, and the result."""
     resolved = {
         "name": "bytes",
         "seed": 1,
@@ -29,14 +29,16 @@ def rounds(**keys):
         "stop": {"rounds": 3},
         **keys,
     }
-    sums, found = {"down": 0, "up": 0}, []
+    sums, found, cohorts = {"down": 0, "up": 0}, [], []
 
     def observe(event):
         if isinstance(event, TransferEnded):
             sums[event.direction] += event.bytes
         elif isinstance(event, RoundClosed):
-            found.append((sums["down"], sums["up"]))
+            found.append((cohorts[-1], sums["down"], sums["up"]))
             sums.update(down=0, up=0)
+        elif isinstance(event, RoundStarted):
+            cohorts.append(event.cohort)
 
     with inline()() as compute:
         result = experiment.run(Cell("", {}, 1, parse(resolved), resolved, ""), compute, observers=[observe])
@@ -52,15 +54,25 @@ TASK = size(pb.Task(assignment=NAME), model=SOFTMAX)
 LATER = size(pb.Task(assignment=NAME, version=1), model=SOFTMAX)
 FACTS = {"num_examples": 20, "num_steps": 1, "train_loss": 1.0, "squared_loss": 1.0}
 UPDATE = size(pb.Update(assignment=NAME, **FACTS), delta=SOFTMAX)
+AGAIN = size(pb.Task(assignment=NAME, version=1, accepted=pb.Assignment(round=1, turn=1)), model=SOFTMAX) - LATER
 LATER_UPDATE = size(pb.Update(assignment=NAME, version=1, **FACTS), delta=SOFTMAX)
 
 
 def test_a_round_costs_each_client_one_model_down_and_one_update_up() -> None:
-    """4 participants x (2,600 bytes + framing); version 0 takes no byte on the wire, later ones two."""
+    """4 participants x (2,600 bytes + framing).
+
+    Version 0 takes no byte on the wire, later ones two; 6 bytes tell a client again which update of its was accepted.
+    """
     found, result = rounds()
-    assert found == [(4 * TASK, 4 * UPDATE), *[(4 * LATER, 4 * LATER_UPDATE)] * 2]
+    (first, down, up), *later = found
+    assert (down, up) == (4 * TASK, 4 * UPDATE)
+    before = set(first)
+    for cohort, down, up in later:
+        assert (down, up) == (4 * LATER + AGAIN * len(before & {*cohort}), 4 * LATER_UPDATE)
+        before |= {*cohort}
+    assert AGAIN == 6
     assert result["bytes"] == {
-        "down": 4 * (TASK + 2 * LATER),
+        "down": sum(down for _, down, _ in found),
         "up": 4 * (UPDATE + 2 * LATER_UPDATE),
         "wasted": 0,
     }
@@ -76,6 +88,6 @@ def test_what_an_algorithm_sends_beside_is_on_the_link(strategy: str, down: int,
     """SCAFFOLD's c and dc are as large as the model; FedNova's a is one number; names and lengths are framing."""
     found, _ = rounds(strategy={"kind": strategy})
     plain, _ = rounds()
-    for (here_down, here_up), (plain_down, plain_up) in zip(found, plain, strict=True):
+    for (_, here_down, here_up), (_, plain_down, plain_up) in zip(found, plain, strict=True):
         assert 4 * 4 * down <= here_down - plain_down <= 4 * (4 * down + 20 * bool(down))
         assert 4 * 4 * up <= here_up - plain_up <= 4 * (4 * up + 20 * bool(up))

@@ -55,15 +55,27 @@ def test_an_update_that_is_refused_leaves_no_memory(toy):
     assert played.the("UpdateRejected").round == 2
 
 
-def test_an_update_whose_answers_are_lost_leaves_no_memory(toy):
-    """The server took it, but the client cannot know: it tries twice and gives up. Both know what they can."""
+def test_an_update_whose_answers_are_lost_is_remembered_when_the_next_task_tells(toy):
+    """The server took it and says so twice, in vain; the client gives up and hears of it with round 2's task."""
     lossy = toy.way(after=[("drop", drop(response=1.0))])
     client = toy.Client(train=counting, down=lossy, retry=Retry(attempts=2, timeout=0.25, backoff=0.125))
     clients = {"c/0": client, "c/1": toy.Client(takes=(5.0,))}
     played = toy.play(clients, stop={"rounds": 2})
-    assert remembered(played) == [0, 0]
+    assert remembered(played) == [0, 1]
     assert len(played.of("UpdateSent", client="c/0", round=1)) == 2
     assert len(played.of("UpdateReceived", client="c/0")) == 2  # one a round
+
+
+@pytest.mark.parametrize("drops", [drop(response=0.3), drop(request=0.3), drop(request=0.2, response=0.2)])
+def test_memory_counts_the_updates_that_the_server_took_whatever_is_lost(toy, drops):
+    """Before each training a client remembers exactly as many updates as the server has accepted from it."""
+    lossy = {way: toy.way(after=[("drop", drops)]) for way in ("up", "down")}
+    client = toy.Client(train=counting, **lossy, retry=Retry(attempts=2, timeout=0.25, backoff=0.125))
+    played = toy.play({"c/0": client, "c/1": toy.Client(takes=(5.0,))}, stop={"rounds": 60})
+    accepted = [e.round for e in played.of("UpdateReceived", client="c/0")]
+    trained = [job.round for job in played.jobs if job.client == "c/0"]
+    assert remembered(played) == [sum(round < now for round in accepted) for now in trained]
+    assert 10 < len(accepted) < 60
 
 
 def test_training_takes_its_device_time_anew_each_round_or_once_and_for_all(toy):

@@ -203,10 +203,12 @@ def events_of(path: Path, *sets: tuple[str, str]):
 
 @pytest.fixture
 def coded(tmp_path: Path) -> Path:
-    """Int8 up and bf16 down for phones, the former a million times as slow; laptops send all as it is."""
+    """Int8 up and bf16 down for phones, the former a million times as slow; laptops send every number as it is."""
     path = tmp_path / "coded.yaml"
     text = SCENARIO.format(link="{tcp: none, rate: 8Mbit/s}", server="{}", count=1, rounds=1)
-    laptops = "  laptops: {count: 1, codec: {}, device: {kind: constant, per_example: 10ms}}\n"
+    none = "{kind: none, slowdown: 0}"
+    codecs = f"{{up: {none}, down: {none}}}"
+    laptops = f"  laptops: {{count: 1, codec: {codecs}, device: {{kind: constant, per_example: 10ms}}}}\n"
     codec = "codec: {up: {kind: int8, slowdown: 1e6}, down: {kind: bf16, slowdown: 500000}}\n"
     path.write_text(text.replace("clients:\n", f"{codec}clients:\n{laptops}"))
     return path
@@ -220,9 +222,8 @@ def test_coding_takes_the_device_its_slowdown_and_saves_the_link_its_bytes(coded
     assert trained == pytest.approx({"phones": 0.5 + coding, "laptops": 0.5}, abs=1e-9)
     ended = {(e.group, e.direction): e for e in events if isinstance(e, TransferEnded)}
     task, update = (ended["laptops", direction].bytes for direction in ("down", "up"))
-    length = 3  # of the encoded bytes, told in two after its tag
-    assert ended["phones", "up"].bytes == update - 4 * 650 + 4 + 650 + length
-    assert ended["phones", "down"].bytes == task - 4 * 650 + 2 * 650 + length
+    assert ended["phones", "up"].bytes == update - 4 * 650 + 4 + 650
+    assert ended["phones", "down"].bytes == task - 4 * 650 + 2 * 650
     for direction in ("down", "up"):
         transfer = ended["phones", direction]
         assert transfer.at - transfer.began == pytest.approx(transfer.bytes / 1e6, abs=2e-9)
@@ -266,7 +267,16 @@ def test_codecs_that_leave_most_out_have_a_memory_unless_it_is_said(coded: Path,
     """And the others have none, unless it is said."""
     learning = Recipe(json.dumps(load(coded, [("codec.up", up)]).cells[0].resolved))()
     assert learning.coding("phones", "up").feedback == feedback
-    assert learning.coding("laptops", "up") is None
+    assert learning.coding("laptops", "up").feedback is False
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_groups_codec_wins_in_its_own_direction_alone(coded: Path, direction: str) -> None:
+    """Fp16 one way; the other way the scenario's."""
+    key = f"clients.phones.codec.{direction}"
+    learning = Recipe(json.dumps(load(coded, [(key, "{kind: fp16}")]).cells[0].resolved))()
+    lengths = {way: learning.coding("phones", way).codec.length(1000) for way in ("up", "down")}
+    assert lengths == {"up": 1004, "down": 2000} | {direction: 2000}
 
 
 @pytest.mark.parametrize("where", ["codec", "clients.phones.codec"])

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
+
 from fedemu.codecs import _zstd
 from fedemu.types import Bytes, Rng, Seconds, Vector
 
@@ -47,6 +49,8 @@ def is_finite(vector: Vector) -> bool:
     return math.isfinite(vector.sum()) or bool(vector.min().isfinite() and vector.max().isfinite())
 
 
+LARGEST = torch.finfo(torch.float32).max
+
 ADD: Seconds = 1.3e-10
 """For a number of the sum of two vectors, measured as a `Cost`."""
 
@@ -64,7 +68,7 @@ class Coding(NamedTuple):
         """Return the bytes of `vector + error`, and what they leave out of it.
 
         Args:
-            vector: Shape (d,), finite.
+            vector: Shape (d,), finite, or a difference that is too large.
             error: What was left out last time, shape (d,); None is nothing.
             rng: Of the codec.
 
@@ -72,6 +76,8 @@ class Coding(NamedTuple):
             What is left out has shape (d,), and is None without feedback.
         """
         whole = vector if error is None else vector + error
+        if not is_finite(whole):  # the sum was too large
+            whole = whole.clamp(-LARGEST, LARGEST)
         data = self.codec.encode(whole, rng)
         left = whole - self.codec.decode(memoryview(data), len(whole)) if self.feedback else None
         return (data if self.level is None else _zstd.compress(data, self.level)), left
@@ -84,6 +90,8 @@ class Coding(NamedTuple):
         Raises:
             ValueError: `encode` cannot have made these bytes of such a vector.
         """
+        if size < 1:
+            raise ValueError(f"an encoded vector of {size} numbers; expected at least one")
         inner = memoryview(data)
         if self.level is not None:
             inner = memoryview(_zstd.decompress(inner, self.codec.length(size)))

@@ -32,8 +32,10 @@ class Learned(NamedTuple):
     """The delta as it travels, where a codec makes it smaller; `trained.delta` is then empty."""
 
     def kept_in(self, buffer: Buffer) -> "Learned":
-        """Return it with its delta in a buffer."""
-        return self._replace(trained=self.trained._replace(delta=buffer.keep(self.trained.delta)))
+        """Return it with what travels in a buffer; what a codec has made of the delta stays where it is."""
+        delta = buffer.keep(self.trained.delta)
+        extras = {name: buffer.keep(vector) for name, vector in self.trained.extras.items()}
+        return self._replace(trained=self.trained._replace(delta=delta, extras=extras))
 
 
 class Workshop(Protocol):

@@ -21,7 +21,7 @@ from fedemu.compute._base import Compute, Job, Learned, Open, Recipe, Workshop
 from fedemu.compute._buffer import BUFFER, Buffer
 from fedemu.errors import RunError
 from fedemu.types import Vector
-from fedemu.units import Size
+from fedemu.units import Count, Size
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ Packed: TypeAlias = tuple[Any, Any, Arrays, Arrays]
 """A job or what came of it, its vectors apart as arrays: weights or delta, extras, and the client's state."""
 
 
-def pool(*, workers: Annotated[int, Field(ge=1)] | None = None, buffer: Annotated[Size, Field(ge=0)] = BUFFER) -> Open:
+def pool(*, workers: Count | None = None, buffer: Annotated[Size, Field(ge=0)] = BUFFER) -> Open:
     """Train in a pool of worker processes.
 
     Args:

@@ -29,7 +29,7 @@ LARGEST = 8
 """Bytes that a number may take in an encoded vector: an index and a value."""
 
 SPARE = 1024
-"""Bytes that any encoded vector may have beside that."""
+"""Bytes that the encoded vectors of a message may have beside that."""
 
 Header: TypeAlias = (
     pb.Hello
@@ -142,10 +142,10 @@ class Assembler:
         total = sum(v.size for v in frame.vectors)
         if total > self.limit:
             raise PeerError("RESOURCE_EXHAUSTED", f"vectors of {total} numbers; at most {self.limit} are expected here")
-        for v in frame.vectors:
-            if v.length > SPARE + LARGEST * v.size:
-                text = f"{v.length} bytes for the {v.size} numbers of {v.name}; at most {LARGEST} a number are expected"
-                raise PeerError("RESOURCE_EXHAUSTED", text)
+        length = sum(v.length for v in frame.vectors)
+        if length > (SPARE + LARGEST * total if total else 0):
+            text = f"{length} bytes for {total} numbers; at most {LARGEST} a number and {SPARE} more are expected"
+            raise PeerError("RESOURCE_EXHAUSTED", text)
         self._header = getattr(frame, content)
         for announced in frame.vectors:
             if announced.length:

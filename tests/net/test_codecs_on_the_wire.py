@@ -494,8 +494,8 @@ def test_encoded_bytes_cross_chunks_as_they_are(toy, length):
     ("size", "length", "limit", "text"),
     [
         (4, 2000, 3, "vectors of 4 numbers; at most 3 are expected here"),
-        (3, 1024 + 8 * 3 + 1, 3, "1049 bytes for the 3 numbers of delta; at most 8 a number are expected"),
-        (0, 1025, 3, "1025 bytes for the 0 numbers of delta; at most 8 a number are expected"),
+        (3, 1024 + 8 * 3 + 1, 3, "1049 bytes for 3 numbers; at most 8 a number and 1024 more are expected"),
+        (0, 1025, 3, "1025 bytes for 0 numbers; at most 8 a number and 1024 more are expected"),
     ],
 )
 def test_more_than_any_codec_makes_is_refused_before_memory_is_taken(toy, size, length, limit, text):

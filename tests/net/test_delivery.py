@@ -8,10 +8,11 @@ import pytest
 
 from fedemu.clock import RealClock, VirtualClock, run
 from fedemu.errors import NetworkError, PeerError
-from fedemu.loop import standstill
+from fedemu.loop import aside, standstill
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Conversation
 from fedemu.net.delivery import Apart, Exchange
+from fedemu.net.memory import MemoryTransport
 from fedemu.net.messages import Message
 
 CLIENT = "phones/0"
@@ -55,7 +56,8 @@ class Party:
         conversation = Conversation(channel, limit=0)
         await conversation.receive()
         async with self.exchange.servers_end(CLIENT, conversation, **self.measures) as end:
-            await conversation.send(Message(pb.Welcome()))
+            # as the server does: the client has it, and goes on, maybe before gRPC says that it is sent
+            await standstill(conversation.send(Message(pb.Welcome())), "welcome")
             await end.receive()
             self.ready.set()
             await self.server(end)
@@ -358,6 +360,42 @@ def test_the_delays_are_measured_in_both_directions(transport, virtual):
     assert [requested for requested, _ in measured["up"]] == [0.02, 0.02]  # not that the client is ready
     for requested, achieved in measured["down"] + measured["up"]:
         assert achieved == requested if virtual else requested - 1e-6 <= achieved < requested + LATE
+
+
+class _Slow(MemoryTransport):
+    """A transport whose server is told 10 ms of real time after a frame is there that it is sent, as gRPC may do."""
+
+    def serve(self, handler):
+        return super().serve(lambda channel: handler(_SlowChannel(channel)))
+
+
+class _SlowChannel:
+    def __init__(self, channel):
+        self._channel = channel
+        self.receive, self.aclose = channel.receive, channel.aclose
+
+    async def send(self, frame):
+        await self._channel.send(frame)
+        await aside(asyncio.sleep(0.01), "sent")
+
+
+def test_a_client_that_has_its_welcome_before_the_server_knows_that_it_is_sent_is_served(toy):
+    """The client is ready while the server still waits for the transport: the real world, and no deadlock."""
+    slow, fast = (toy.play({"c/0": toy.Client()}, transport=transport) for transport in (_Slow, MemoryTransport))
+    assert slow.lines == fast.lines
+
+
+def test_what_the_transport_takes_to_say_that_a_message_is_sent_is_no_emulated_time():
+    """The message is due at 0.005 s, and the server is told of it 10 ms after it is there."""
+
+    async def server(end, clock):
+        send(end, clock, [0.005])
+
+    async def client(end, clock, _):
+        return await receive(end, clock, 1)
+
+    _, got = play(_Slow(), True, server, client)
+    check(got, [(0, 0.005)], True)
 
 
 async def test_to_another_process_a_message_leaves_at_its_time(transport):

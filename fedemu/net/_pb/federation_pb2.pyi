@@ -78,14 +78,16 @@ class Ready(_message.Message):
     def __init__(self) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("assignment", "version", "reference")
+    __slots__ = ("assignment", "version", "reference", "accepted")
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     assignment: Assignment
     version: int
     reference: Assignment
-    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., version: _Optional[int] = ..., reference: _Optional[_Union[Assignment, _Mapping]] = ...) -> None: ...
+    accepted: Assignment
+    def __init__(self, assignment: _Optional[_Union[Assignment, _Mapping]] = ..., version: _Optional[int] = ..., reference: _Optional[_Union[Assignment, _Mapping]] = ..., accepted: _Optional[_Union[Assignment, _Mapping]] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("assignment",)
