@@ -4,9 +4,11 @@ Runs depend on nothing but their cell, so that any order and any number at once 
 of them stands in `summary.csv`.
 """
 
+import dataclasses
 import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -15,12 +17,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedemu import experiment
+from fedemu import __version__, experiment
 from fedemu.comparison import Run, as_csv, compared
 from fedemu.compute.inline import inline
 from fedemu.errors import Fault, RunError, ScenarioError
 from fedemu.events import Observer
-from fedemu.scenario import Cell, Experiment, as_yaml
+from fedemu.scenario import Cell, Experiment, differences
 
 ENDS = ("accuracy", "rounds", "time")
 """What a run is stopped by that has come to its end."""
@@ -171,15 +173,27 @@ def _finished(plan: Experiment, out: Path) -> dict[str, dict[str, Any]]:
         folder = out / cell.path
         if not (folder / "scenario.yaml").exists():
             continue
-        if (folder / "scenario.yaml").read_text(encoding="utf-8") != as_yaml(cell, plan.question):
-            faults.append(Fault("--resume", 1, str(folder), "holds another scenario; name a new directory"))
-            continue
         result = _result(folder)
+        if result is not None and result["version"] != __version__:
+            text = f"is of fedemu {result['version']}, this is {__version__}; name a new directory"
+            faults.append(Fault("--resume", 1, str(folder), text))
+        faults += [
+            Fault("--resume", 1, str(folder), f"holds another scenario: {text}; name a new directory")
+            for text in differences((folder / "scenario.yaml").read_text(encoding="utf-8"), cell)
+        ]
         if result is not None and result["stopped_by"] in ENDS:
             found[cell.path] = result
     if faults:
-        raise ScenarioError(faults)
+        raise ScenarioError(_once(faults))
     return found
+
+
+def _once(faults: Sequence[Fault]) -> Iterator[Fault]:
+    """Yield the first of each text, with how many runs it is true of."""
+    counts = Counter(fault.text for fault in faults)
+    for fault in {fault.text: fault for fault in reversed(faults)}.values():
+        more = counts[fault.text] - 1
+        yield dataclasses.replace(fault, text=f"{fault.text} ({more} more like it)") if more else fault
 
 
 def _result(folder: Path) -> dict[str, Any] | None:

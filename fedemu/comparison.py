@@ -31,7 +31,7 @@ class Run(NamedTuple):
 
 
 class Median(NamedTuple):
-    """A median and its interval; inf where it lies beyond what the runs saw."""
+    """A median and its interval; inf where it lies beyond what the runs saw, NaN where one run has no interval."""
 
     median: float
     low: float
@@ -62,6 +62,8 @@ class Row(NamedTuple):
     """Mean of the final accuracies."""
     deviation: float | None
     """Their standard deviation; None of fewer than two runs."""
+    rejected: int
+    """Updates that the server rejected in all runs together."""
 
 
 def compared(runs: Iterable[Run]) -> list[Row]:
@@ -100,6 +102,7 @@ def _rows(runs: Sequence[Run]) -> list[Row]:
                 float(np.mean([result["bytes"]["up"] for result in results])),
                 float(np.mean(accuracies)) if accuracies else None,
                 spread,
+                sum(result["updates"]["rejected"] for result in results),
             )
         )
     return rows
@@ -119,7 +122,7 @@ def median(costs: Sequence[float], reached: Sequence[bool]) -> Median:
     cost, got = np.asarray(costs, dtype=float), np.asarray(reached, dtype=bool)
     samples = stream(0, "bootstrap").integers(len(cost), size=(SAMPLES, len(cost)))
     medians = kaplan_meier(cost[samples], got[samples])
-    low, high = np.quantile(medians, [0.025, 0.975], method="inverted_cdf")
+    low, high = np.quantile(medians, [0.025, 0.975], method="inverted_cdf") if len(cost) > 1 else (math.nan, math.nan)
     return Median(float(kaplan_meier(cost[None], got[None])[0]), float(low), float(high))
 
 
@@ -146,13 +149,13 @@ def as_csv(rows: Sequence[Row]) -> str:
     writer = csv.writer(file, lineterminator="\n")
     costs = ("time", "rounds", "bytes")
     spread = [f"{cost}_{what}" for cost in costs for what in ("median", "low", "high")]
-    at_end = ("accuracy_mean", "accuracy_deviation", "emulated_seconds_median", "bytes_up_mean")
+    at_end = ("accuracy_mean", "accuracy_deviation", "emulated_seconds_median", "bytes_up_mean", "updates_rejected")
     writer.writerow(["variant", *axes, "target", "n", "n_censored", *spread, *at_end])
     for row in rows:
         found = [number for cost in (row.time, row.rounds, row.bytes) for number in cost or (None,) * 3]
         point = [row.variant, *(row.values.get(axis, "") for axis in axes), row.target, row.n]
         aimed = [row.censored if row.target is not None else None, *found]
-        whole = [row.accuracy, row.deviation, row.emulated, row.up]
+        whole = [row.accuracy, row.deviation, row.emulated, row.up, row.rejected]
         writer.writerow([*map(_cell, [*point, *aimed, *whole])])
     return file.getvalue()
 
@@ -160,9 +163,10 @@ def as_csv(rows: Sequence[Row]) -> str:
 def as_text(rows: Sequence[Row]) -> str:
     """Return a table for people."""
     axes = list(dict.fromkeys(axis for row in rows for axis in row.values))
-    has_variants, aims = any(row.variant for row in rows), len({row.target for row in rows}) > 1
+    has_variants, aims = any(row.variant for row in rows), any(row.target is not None for row in rows)
     head = [*(["variant"] if has_variants else []), *axes, *(["target"] if aims else []), "runs"]
-    head += ["to target, median", "95 %", "rounds", "MB", "accuracy, mean", "emulated time, median"]
+    head += ["time to target, median", "95 % interval", "rounds to it", "MB to it", "final accuracy, mean"]
+    head += ["emulated time, median", *(["rejected"] if (rejected := any(row.rejected for row in rows)) else [])]
     table = [head]
     for row in rows:
         point = [*([row.variant] if has_variants else []), *(row.values.get(axis, "") for axis in axes)]
@@ -171,7 +175,7 @@ def as_text(rows: Sequence[Row]) -> str:
         deviation = "" if row.deviation is None else f" ± {100 * row.deviation:.2f}"
         accuracy = "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}{deviation} %"
         cells = [*point, *aim, str(row.n), *_to_target(row), rounds, megabytes, accuracy, f"{row.emulated:.3f} s"]
-        table.append(cells)
+        table.append([*cells, *([f"{row.rejected} updates"] if rejected else [])])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in table)
 
@@ -182,7 +186,8 @@ def _to_target(row: Row) -> tuple[str, str]:
         return "-", "-"
     missed = f" ({row.censored} of {row.n} missed)" if row.censored else ""
     median, low, high = (f"{number:.3f}" if math.isfinite(number) else "" for number in row.time)
-    return (f"{median} s" if median else "not reached") + missed, f"{low or '...'} - {high or '...'}"
+    interval = "-" if math.isnan(row.time.low) else f"{low or '...'} - {high or '...'}"
+    return (f"{median} s" if median else "not reached") + missed, interval
 
 
 def _number(cost: Median | None, scale: float) -> str:

@@ -13,6 +13,7 @@ FedemuError
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,6 +87,15 @@ class Stalled(ClockError):
 
 class RunError(FedemuError):
     """A run cannot go on."""
+
+
+@contextmanager
+def failure_of(work: str) -> Iterator[None]:
+    """Make any error in a user's or our own kind a `RunError` that says where the run failed."""
+    try:
+        yield
+    except Exception as error:
+        raise RunError(f"{work} failed: {type(error).__name__}: {error}") from error
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

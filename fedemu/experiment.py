@@ -72,7 +72,9 @@ def run(
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            (out / "scenario.yaml").write_text(as_yaml(cell, question), encoding="utf-8")
+            new = out / "scenario.yaml.new"
+            new.write_text(as_yaml(cell, question), encoding="utf-8")
+            new.replace(out / "scenario.yaml")  # whoever resumes finds all of it or nothing
         except OSError as error:
             raise RunError(f"{out} cannot be written: {error.strerror}") from error
     with JsonLines(out and out / "events.jsonl") as log, _calm(scenario.clock):

@@ -21,7 +21,7 @@ from torch import nn
 from fedemu.codecs._base import Coding, is_finite
 from fedemu.compute._base import Job, Learned
 from fedemu.datasets._base import Dataset, subset
-from fedemu.errors import Fault, RunError, ScenarioError
+from fedemu.errors import Fault, ScenarioError, failure_of
 from fedemu.models._base import Layout, Task, initial, layout_of, release
 from fedemu.models._objective import LocalObjective, evaluate, training_arithmetic
 from fedemu.rng import stream
@@ -157,7 +157,7 @@ class Learning:
         state = dict(job.state)
         error = state.pop(LEFT_OUT, None)
         layers = stream(self.scenario.seed, "client", job.client, job.round, job.turn, "layers")
-        with _failure_of(f"training of {job.client} in round {job.round}"), torch.random.fork_rng(devices=[]):
+        with failure_of(f"training of {job.client} in round {job.round}"), torch.random.fork_rng(devices=[]):
             # layers that draw, as dropout does, take PyTorch's global generator
             torch.default_generator.manual_seed(int(layers.integers(2**63)))
             trained, after = train(self._objective(job.client), job.weights, job.extras, state, rng)
@@ -165,7 +165,8 @@ class Learning:
                 learned = Learned(trained, after)
             else:
                 rng = stream(self.scenario.seed, "codec", job.client, "up", job.round, job.turn)
-                data, error = coding.encode(trained.delta, error, rng)
+                with failure_of(f"encoding of {job.client}'s update in round {job.round}"):
+                    data, error = coding.encode(trained.delta, error, rng)
                 after = after if error is None else {**after, LEFT_OUT: error}
                 encoded = Encoded(data, len(trained.delta))
                 learned = Learned(trained._replace(delta=torch.empty(0)), after, encoded)
@@ -175,7 +176,7 @@ class Learning:
     def evaluate(self, weights: Vector, part: int) -> tuple[int, float]:
         chosen = slice(part * PART, (part + 1) * PART)
         x, y = (tensor[chosen] for tensor in self.dataset.test)
-        with _failure_of("evaluation"):
+        with failure_of("evaluation"):
             score = evaluate(self.module, weights, x, y, inputs=self.dataset.inputs)
         self._release()
         return score
@@ -219,12 +220,3 @@ def _fault_of(key: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ScenarioError([Fault("scenario", 1, key, str(error))]) from error
-
-
-@contextmanager
-def _failure_of(work: str) -> Iterator[None]:
-    """Make any error in a user's or our model or algorithm one that says where the run failed."""
-    try:
-        yield
-    except Exception as error:
-        raise RunError(f"{work} failed: {type(error).__name__}: {error}") from error

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from fedemu.clock import Clock
-from fedemu.errors import RunError
+from fedemu.errors import RunError, failure_of
 from fedemu.events import Evaluated, Observer, RoundClosed, RoundFailed, RoundStarted, TargetReached
 from fedemu.rng import stream
 from fedemu.server import Server
@@ -242,7 +242,12 @@ class Rounds:
         last, number = self._asking
         self._asking = self._round, number + 1 if last == self._round else 1
         ask = self._asking if self._asking[1] > 1 else self._asking[:1]  # the others of a round move no cohort after it
-        chosen = tuple(self._select(list(idle.values()), room, stream(self._seed, "select", *ask)))
+        with failure_of("rounds.select"):
+            chosen = tuple(self._select(list(idle.values()), room, stream(self._seed, "select", *ask)))
+            if len(chosen) > room or len({*chosen} & idle.keys()) < len(chosen):
+                raise ValueError(
+                    f"it chose {list(chosen)}; expected at most {room} of {len(idle)} idle clients, each once"
+                )
         for client in chosen:
             extras = self._strategy.broadcast(self._state, idle[client], stream(self._seed, "broadcast", client, *ask))
             assignment = self._server.assign(

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from fedemu.clock import Clock
 from fedemu.codecs._base import is_finite
-from fedemu.errors import NetworkError, PeerError
+from fedemu.errors import NetworkError, PeerError, failure_of
 from fedemu.events import (
     CallRetried,
     ClientJoined,
@@ -371,11 +371,14 @@ class Server:
                 return weights, weights, None
             task, mine = session.reference
             draws = stream(self._seed, "codec", view.client, "down", assignment.round, assignment.turn)
-            data, _ = coding.encode(weights - mine, None, draws)
+            with failure_of(f"encoding of a model for {view.client}"):
+                data, _ = coding.encode(weights - mine, None, draws)
             return Encoded(data, size), mine + coding.decode(data, size), task
         last = self._encoded.get(view.group)
         if last is None or last[0] != self.version:
-            data, _ = coding.encode(weights, None, stream(self._seed, "codec", view.group, "down", self.version))
+            draws = stream(self._seed, "codec", view.group, "down", self.version)
+            with failure_of(f"encoding of a model for {view.group}"):
+                data, _ = coding.encode(weights, None, draws)
             last = self._encoded[view.group] = self.version, Encoded(data, size), coding.decode(data, size)
         return last[1], last[2], None
 

@@ -31,6 +31,7 @@ def of_run(result: Result) -> str:
         ("emulated time", f"{spent}, computed in {show_duration(result['wall_seconds'])}"),
         ("traffic", f"{up} up, {down} down, {wasted} of it wasted"),
         ("updates", f"{counts}; {result['calls']['retried']} calls retried"),
+        *(("rejected", f"{count}: {reason}") for reason, count in result.get("rejections", {}).items()),
         *(
             ("link", f"{group} {direction}: {_link(link)}")
             for group, directions in result.get("links", {}).items()

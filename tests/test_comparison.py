@@ -12,7 +12,7 @@ from fedemu.comparison import Run, as_csv, as_text, compared, kaplan_meier, medi
 from fedemu.rng import stream
 
 
-def run(time, variant="", target=0.6, accuracy=0.6, **values):
+def run(time, variant="", target=0.6, accuracy=0.6, rejected=0, **values):
     """Return a run that took so long to its target; None missed it, and was stopped at 500 s."""
     aim = {
         "accuracy": target,
@@ -26,6 +26,7 @@ def run(time, variant="", target=0.6, accuracy=0.6, **values):
         "targets": [],
         "emulated_seconds": aim["time"],
         "bytes": {"up": 1_500_000, "down": 2_000_000},
+        "updates": {"rejected": rejected},
         "final": {"accuracy": accuracy},
     }
     return Run(variant, values, result)
@@ -128,3 +129,21 @@ def test_people_read_how_many_missed() -> None:
     assert "3.000 s (1 of 3 missed)" in first
     assert "not reached (2 of 2 missed)" in second
     assert as_text(compared([run(1.0, target=None)])).splitlines()[1].split()[1:3] == ["-", "-"]
+
+
+def test_one_run_has_no_interval() -> None:
+    """It says nothing of how others would differ."""
+    rows = compared([run(4.0)])
+    (row,) = csv.DictReader(io.StringIO(as_csv(rows)))
+    assert (row["time_median"], row["time_low"], row["time_high"]) == ("4", "", "")
+    assert as_text(rows).splitlines()[1].split()[:5] == ["60", "%", "1", "4.000", "s"]
+    assert as_text(rows).splitlines()[1].split()[5] == "-"
+
+
+def test_what_the_server_rejected_stands_in_the_table() -> None:
+    """A run that diverges differs from one that is slow; where nothing was rejected there is no such column."""
+    rows = compared([run(4.0, "good"), run(None, "bad", rejected=7), run(None, "bad", rejected=5)])
+    head, good, bad = as_text(rows).splitlines()
+    assert (head.split()[-1], good.split()[-2:], bad.split()[-2:]) == ("rejected", ["0", "updates"], ["12", "updates"])
+    assert [row["updates_rejected"] for row in csv.DictReader(io.StringIO(as_csv(rows)))] == ["0", "12"]
+    assert "rejected" not in as_text(rows[:1])

@@ -673,3 +673,20 @@ def test_a_target_that_is_the_runs_own_too_is_told_once(toy):
     )
     assert [(e.round, e.accuracy) for e in played.of("TargetReached")] == [(1, 0.1), (2, 0.2)]
     assert (played.reason, played.end) == ("accuracy", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("select", "text"),
+    [
+        (lambda idle, count, rng: ["c/7"], "ValueError: it chose ['c/7']; expected at most 2 of 2 idle clients, each"),
+        (lambda idle, count, rng: ["c/0", "c/0"], "ValueError: it chose ['c/0', 'c/0']; expected at most 2 of 2 idle"),
+        (lambda idle, count, rng: idle[0].lozz, "AttributeError: 'ClientView' object has no attribute 'lozz'"),
+    ],
+)
+def test_a_selector_that_goes_wrong_ends_the_run_and_is_named(toy, select, text):
+    """Somebody's own, which no test has seen before."""
+    with pytest.raises(BaseExceptionGroup) as caught:
+        toy.play({"c/0": toy.Client(), "c/1": toy.Client()}, select=select)
+    error = first_of(caught.value)
+    assert isinstance(error, RunError)
+    assert str(error).startswith(f"rounds.select failed: {text}")

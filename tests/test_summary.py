@@ -37,6 +37,16 @@ def test_a_runs_summary_has_a_line_for_each_number() -> None:
     ]
 
 
+def test_what_was_rejected_says_why() -> None:
+    """A line for each reason."""
+    why = {"delta has numbers that are not finite": 7, "num_examples 0": 1}
+    lines = of_run(result(rejections=why)).splitlines()
+    assert [line for line in lines if line.startswith("  rejected")] == [
+        "  rejected       7: delta has numbers that are not finite",
+        "  rejected       1: num_examples 0",
+    ]
+
+
 def test_a_run_on_the_real_clock_tells_how_far_its_delays_can_be_trusted() -> None:
     """One line a link, in milliseconds."""
 

@@ -74,11 +74,17 @@ class Coding(NamedTuple):
 
         Returns:
             What is left out has shape (d,), and is None without feedback.
+
+        Raises:
+            ValueError: The codec returned no bytes, or more than it says.
         """
         whole = vector if error is None else vector + error
         if not is_finite(whole):  # the sum was too large
             whole = whole.clamp(-LARGEST, LARGEST)
         data = self.codec.encode(whole, rng)
+        if not isinstance(data, bytes) or len(data) > self.codec.length(len(whole)):
+            found = f"{len(data)} bytes" if isinstance(data, bytes) else f"{data!r}"
+            raise ValueError(f"encode returned {found}; expected bytes, at most length({len(whole)}) of them")
         left = whole - self.codec.decode(memoryview(data), len(whole)) if self.feedback else None
         return (data if self.level is None else _zstd.compress(data, self.level)), left
 

@@ -6,6 +6,7 @@ the update for each update that went into a global model; `trips` says what that
 
 import math
 from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,9 @@ class Outcome:
         self._delays: dict[tuple[str, str], _Delays] = {}
         """By group and direction."""
         self._tasks = self._uploads = self._downloads = self._retried = self._undelivered = 0
-        self._aggregated = self._late = self._given_up = self._lost = self._rejected = 0
+        self._aggregated = self._late = self._given_up = self._lost = 0
+        self._rejections = Counter[str]()
+        """By reason."""
 
     def __call__(self, event: Event) -> None:
         self._trips.follow(event)
@@ -66,7 +69,7 @@ class Outcome:
             case UpdateLost():
                 self._lose(event)
             case UpdateRejected():
-                self._rejected += 1
+                self._rejections[event.reason] += 1
             case CallRetried():
                 self._retried += 1
             case RoundClosed():
@@ -115,7 +118,7 @@ class Outcome:
     def _so_far(self, time: Seconds, round: int) -> dict[str, Any]:
         # all that clients were asked for and that are settled, whether they helped or not; a client that was given up
         # says so later, and one that is cancelled at the end of the run no round has given up
-        settled = self._aggregated + max(self._late, self._given_up) + self._lost + self._rejected
+        settled = self._aggregated + max(self._late, self._given_up) + self._lost + self._rejections.total()
         return {"time": time, "round": round, "updates": settled, "bytes": self._bytes}
 
     def _reach(self, accuracy: float) -> dict[str, Any]:
@@ -160,8 +163,9 @@ class Outcome:
                 "aggregated": self._aggregated,
                 "late": self._late,
                 "lost": self._lost,
-                "rejected": self._rejected,
+                "rejected": self._rejections.total(),
             },
+            **({"rejections": dict(sorted(self._rejections.items()))} if self._rejections else {}),
             "calls": {
                 "sent": self._tasks + (self._uploads or self._downloads),
                 "retried": self._retried,

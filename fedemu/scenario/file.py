@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedemu.errors import Fault, ScenarioError
+from fedemu.keys import Loc, shown
 from fedemu.registry import is_foreign
 from fedemu.scenario.grid import GRID, Cell, fault_of, locate, put, spread, validated
 from fedemu.scenario.sections import Scenario
@@ -106,6 +107,20 @@ def parse(mapping: Mapping[str, Any], file: str = "scenario") -> Scenario:
 def as_yaml(cell: Cell, question: str) -> str:
     """Return the scenario file of a single cell: running it gives the same run."""
     return write(cell.resolved, question)
+
+
+def differences(text: str, cell: Cell) -> list[str]:
+    """Return where the scenario file of a single cell differs from that of `cell`, in words."""
+    return list(_differences((), read(text, "scenario.yaml")[0].tree, cell.resolved))
+
+
+def _differences(loc: Loc, there: Any, here: Any) -> Iterator[str]:
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for key in dict.fromkeys([*there, *here]):
+            yield from _differences((*loc, key), there.get(key), here.get(key))
+    elif there != here:
+        was, now = ("nothing" if value is None else shown(value) for value in (there, here))
+        yield f"{'.'.join(map(str, loc))} is {was} there and {now} here"
 
 
 def foreign(mapping: Any) -> set[str]:

@@ -186,3 +186,12 @@ def test_a_higher_level_is_never_cheaper() -> None:
     costs = [_zstd.compress_cost(level) for level in range(1, 23)]
     assert costs == sorted(costs)
     assert 1e-9 <= costs[0] < costs[-1] <= 2e-7
+
+
+@pytest.mark.parametrize(("data", "found"), [(3, "3"), (b"x" * 401, "401 bytes"), (bytearray(4), "bytearray(b")])
+def test_a_codec_that_goes_wrong_says_what_it_returned(data: object, found: str) -> None:
+    """Somebody's own, which no test has seen before."""
+    broken = Coding(none()._replace(encode=lambda vector, rng: data))  # type: ignore[arg-type, return-value]
+    with pytest.raises(ValueError, match=r"expected bytes, at most length\(100\) of them") as caught:
+        broken.encode(torch.ones(100), None, stream(1))
+    assert str(caught.value).startswith(f"encode returned {found}")

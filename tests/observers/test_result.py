@@ -136,6 +136,7 @@ def test_lost_updates_are_told_from_late_ones(carried: Carried) -> None:
     )
     result = outcome(carried(events, {("phones/b", 1, "down"): 70}))
     assert result["updates"] == {"aggregated": 0, "late": 0, "lost": 2, "rejected": 1}
+    assert result["rejections"] == {"nan in delta": 1}
     assert result["calls"]["failed"] == 1
     assert result["bytes"] == {"up": 0, "down": 570, "wasted": 570}
 
