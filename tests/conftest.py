@@ -26,6 +26,7 @@ from fedemu.links._base import Retry, Way
 from fedemu.links._spells import Spells
 from fedemu.links.delay import delay as delay_stage
 from fedemu.links.tcp.none import none
+from fedemu.loop import standstill
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Conversation
 from fedemu.net.delivery import Apart, Exchange
@@ -215,7 +216,7 @@ class Federation:
         except (NetworkError, PeerError) as error:
             return error
         finally:
-            await conversation.aclose()
+            await standstill(conversation.aclose(), f"close {name}")
 
     def of(self, kind, **fields):
         """Return the events of that kind and with those fields."""
