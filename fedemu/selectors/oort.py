@@ -20,7 +20,8 @@ Different from both: nobody is barred after many rounds, which is off in the cod
 than seats for them, exploitation takes the rest (the code draws those at random), and the reverse; squared losses are
 those of the last update, not a moving average; an update that comes after the next selection is no gain. A client that
 was asked and never answered was explored: its duration, a lower bound, counts, and its reward is 0. To ask more clients
-than are waited for, 1.1 times in the paper, is up to the round: `rounds: {concurrency: 11, goal: 10}`.
+than are waited for, 1.1 times in the paper, is up to the round: `rounds: {concurrency: 11, goal: 10}`. The paper has a
+barrier; without one each time somebody is asked is a selection, in R, for the decay and for the pacer.
 """
 
 import math

@@ -27,7 +27,7 @@ def fedavg(
 
     Args:
         training: How clients train.
-        weighting: A client counts by its examples, as in the paper, or all count the same (1/K).
+        weighting: A client counts by its examples, as in the paper, or all count the same (1/K), also who did no step.
         server_lr: Factor of the mean delta; 1 makes it the mean of the models, as in the paper.
     """
     weigh = by_examples if weighting == "examples" else lambda update: 1.0

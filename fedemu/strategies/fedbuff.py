@@ -1,8 +1,9 @@
 """FedBuff: the server takes a step whenever a buffer of K updates is full, whatever versions they started from.
 
 Nguyen, Malik, Zhan, Yousefpour, Rabbat, Malek, Huba, "Federated Learning with Buffered Asynchronous Aggregation",
-AISTATS 2022, Algorithm 1: x <- x + server_lr (1 / K) sum(s(tau_i) delta_i) with s(tau) = (1 + tau)^-a. K is the round's
-`goal`, and all updates count the same, apart from their staleness; one of a client that did no step counts for nothing.
+AISTATS 2022, Algorithm 1: x <- x + server_lr (1 / K) sum(s(tau_i) delta_i) with s(tau) = (1 + tau)^-a. K is the number
+of updates in the round, its `goal` unless a deadline or tick closed it; all count the same, apart from their staleness,
+but one of a client that did no step counts for nothing, neither in the sum nor in K.
 Momentum on the server, v <- momentum v + step, is what the authors' experiments add. With fresh updates and server_lr 1
 it is the uniform FedAvg bit for bit.
 """
