@@ -44,7 +44,7 @@ compute: {buffer: 500MB}
 """All alike: fifty models arrive in the same moment, and fifty updates."""
 
 RUN = """\
-import json, re
+import json, re, threading, time
 from pathlib import Path
 from fedemu import experiment
 from fedemu.scenario import load
@@ -52,13 +52,21 @@ from fedemu.scenario import load
 def memory(key):
     return 1024 * int(re.search(key + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
+peak = {"RssAnon": 0, "RssFile": 0}
+
+def watch():
+    while True:
+        peak.update({key: max(most, memory(key)) for key, most in peak.items()})
+        time.sleep(0.005)
+
 if __name__ == "__main__":
     (cell,) = load("wide.yaml").cells
-    before = memory("VmRSS")
+    before = {key: memory(key) for key in peak}
+    threading.Thread(target=watch, daemon=True).start()
     with experiment.workers(cell.scenario) as compute:
         result = experiment.run(cell, compute)
         facts = {"peak": compute.buffer.peak, "held": compute.buffer.held, "filed": compute.buffer.filed}
-    print(json.dumps({"before": before, "peak": memory("VmHWM"), "buffer": facts, "result": result}))
+    print(json.dumps({"before": before, "peak": peak, "buffer": facts, "result": result}))
 """
 
 MODEL_SIZE = 4 * 24_999_985
@@ -68,7 +76,8 @@ def test_fifty_updates_of_100_mb_wait_within_their_budget(tmp_path: Path) -> Non
     """500 MB wait in memory, all else in files; beside them ten models' worth at most.
 
     They are the global model and the next one, the float64 sum (two), the first update of the round, a message that is
-    being put together, what lies pickled before the workers, and what comes back from them.
+    being put together, what lies pickled before the workers, and what comes back from them. Mapped files do not count:
+    they are the kernel's cache of what is on the disk, which it takes back where memory is short.
     """
     (tmp_path / "wide.py").write_text(MODEL)
     (tmp_path / "wide.yaml").write_text(SCENARIO)
@@ -84,10 +93,11 @@ def test_fifty_updates_of_100_mb_wait_within_their_budget(tmp_path: Path) -> Non
     assert run.returncode == 0, run.stderr
     facts = json.loads(run.stdout.splitlines()[-1])
     buffer, result = facts["buffer"], facts["result"]
-    print({key: round(facts[key] / 1e6) for key in ("before", "peak")}, {k: round(v / 1e6) for k, v in buffer.items()})
+    for key in ("before", "peak", "buffer"):
+        print(key, {name: f"{size / 1e6:.0f} MB" for name, size in facts[key].items()})
     assert result["updates"]["aggregated"] == 50
     assert 50 * MODEL_SIZE < result["bytes"]["up"] < 50 * MODEL_SIZE * 1.001
     assert buffer["peak"] <= 500e6
     assert buffer["held"] == 0
     assert buffer["filed"] >= 80 * MODEL_SIZE  # of fifty models and fifty updates, five each fit
-    assert facts["peak"] - facts["before"] < 500e6 + 10 * MODEL_SIZE
+    assert facts["peak"]["RssAnon"] - facts["before"]["RssAnon"] < 500e6 + 10 * MODEL_SIZE
