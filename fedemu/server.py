@@ -7,13 +7,11 @@ takes what comes from its inbox.
 import asyncio
 import contextlib
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from fedemu.clock import Clock
-from fedemu.codecs._base import is_finite
-from fedemu.errors import NetworkError, PeerError, failure_of
+from fedemu.errors import NetworkError, PeerError
 from fedemu.events import (
     CallRetried,
     ClientJoined,
@@ -29,9 +27,10 @@ from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.calls import call
 from fedemu.net.channel import Channel, Conversation
 from fedemu.net.messages import PROTOCOL, Message
+from fedemu.packing import Packing
 from fedemu.rng import stream
 from fedemu.sessions import Arrival, Assignment, Loss, Seat, Session
-from fedemu.types import ClientId, ClientView, Encoded, Extras, Payload, Seconds, Update, Vector
+from fedemu.types import ClientId, ClientView, Extras, Seconds, Update, Vector
 
 REMEMBERED = 4
 """Assignments of a client that are kept after they are concluded, to answer an update that comes again."""
@@ -70,10 +69,9 @@ class Server:
         self._seats: Mapping[ClientId, Seat] = {seat.view.client: seat for seat in seats}
         self._views = {client: seat.view for client, seat in self._seats.items()}
         """With what the server has learned of each client."""
-        self._encoded: dict[str, tuple[int, Encoded, Vector]] = {}
-        """By group: the version that was encoded last, and what became of it."""
+        self._packing = Packing(parameters, seed, check)
         self._scenario, self._parameters, self._seed = scenario, parameters, seed
-        self._clock, self._emit, self._check = clock, emit, check
+        self._clock, self._emit = clock, emit
         self._sessions: dict[ClientId, Session] = {}
         self._turns: dict[ClientId, tuple[int, int]] = {}
         """Round and turn of each client's last task: they go on if it leaves and comes back."""
@@ -129,11 +127,11 @@ class Server:
         now = self._clock.now()
         self._know(view.client, asked=self._views[view.client].asked + 1, last_asked=selection)
         assignment = session.work[round, turn] = Assignment(view, round, turn, self.version, session.channel, now)
-        payload, model, reference = self._pack(session, assignment, weights)
+        packed = self._packing.pack(session, assignment, weights)
         if keep or session.seat.by_difference:
-            assignment.model = model
-        task = pb.Task(version=self.version, reference=reference, accepted=self._accepted.get(view.client))
-        message = Message(task, {"model": payload, **extras})
+            assignment.model = packed.model
+        task = pb.Task(version=self.version, reference=packed.reference, accepted=self._accepted.get(view.client))
+        message = Message(task, {"model": packed.payload, **extras})
         sending = self._send(session, assignment, message, now)
         assignment.sending = session.tasks.create_task(sending)
         assignment.sending.add_done_callback(assignment.sent)
@@ -297,13 +295,11 @@ class Server:
                 self._lose(assignment, reason)
 
     def _arrive(self, assignment: Assignment, header: pb.Update, message: Message) -> None:
-        vectors, fault = self._decoded(assignment, header, message.vectors)
-        if fault is None:
-            update = _update(assignment, header, vectors)
-            fault = self._check(update)
-        if fault is not None:
-            self._emit(UpdateRejected(**assignment.about(self._clock), reason=fault))
-            self._conclude(assignment, pb.Answer.VERDICT_REFUSED, fault)
+        coding = self._seats[assignment.view.client].up
+        update = self._packing.unpack(coding, assignment, header, message.vectors)
+        if isinstance(update, str):
+            self._emit(UpdateRejected(**assignment.about(self._clock), reason=update))
+            self._conclude(assignment, pb.Answer.VERDICT_REFUSED, update)
             self.inbox.put_nowait(Loss(assignment))
             return
         now = self._clock.now()
@@ -322,65 +318,7 @@ class Server:
             self.inbox.put_nowait(arrival)
             self._changed.set()
 
-    def _decoded(
-        self, assignment: Assignment, header: pb.Update, payloads: Mapping[str, Payload]
-    ) -> tuple[dict[str, Vector], str | None]:
-        """Return the vectors of an update, and what is wrong with it."""
-        vectors, coding = dict[str, Vector](), self._seats[assignment.view.client].up
-        for name, payload in payloads.items():
-            if not isinstance(payload, Encoded):
-                vectors[name] = payload
-            elif name != "delta" or coding is None:
-                return {}, f"{name} is encoded; no codec is expected there"
-            elif payload.size != self._parameters:
-                return {}, f"delta of {payload.size} numbers; the model has {self._parameters}"
-            else:
-                try:
-                    vectors[name] = coding.decode(payload.data, payload.size)
-                except ValueError as error:
-                    return {}, f"delta cannot be decoded: {error}"
-        return vectors, self._fault(assignment, header, vectors)
-
-    def _fault(self, assignment: Assignment, header: pb.Update, vectors: Mapping[str, Vector]) -> str | None:
-        delta = vectors.get("delta")
-        if delta is None:
-            return "no vector 'delta'"
-        if delta.numel() != self._parameters:
-            return f"delta of {delta.numel()} numbers; the model has {self._parameters}"
-        if header.version != assignment.version:
-            return f"version {header.version}; the task was version {assignment.version}"
-        for name in ("train_loss", "squared_loss"):  # selectors compare them
-            if header.num_steps and not math.isfinite(getattr(header, name)):
-                return f"{name} {getattr(header, name)}; expected a finite number"
-        for name, vector in vectors.items():
-            if not is_finite(vector):
-                return f"{name} has numbers that are not finite"
-        return None
-
     # --- an assignment's way
-
-    def _pack(
-        self, session: Session, assignment: Assignment, weights: Vector
-    ) -> tuple[Payload, Vector, pb.Assignment | None]:
-        """Return a model as it travels, as the client has it then, and the task to whose model it is a difference."""
-        coding, view, size = session.seat.down, assignment.view, len(weights)
-        if coding is None or not is_finite(weights):
-            return weights, weights, None
-        if session.seat.by_difference:
-            if session.reference is None:
-                return weights, weights, None
-            task, mine = session.reference
-            draws = stream(self._seed, "codec", view.client, "down", assignment.round, assignment.turn)
-            with failure_of(f"encoding of a model for {view.client}"):
-                data, _ = coding.encode(weights - mine, None, draws)
-            return Encoded(data, size), mine + coding.decode(data, size), task
-        last = self._encoded.get(view.group)
-        if last is None or last[0] != self.version:
-            draws = stream(self._seed, "codec", view.group, "down", self.version)
-            with failure_of(f"encoding of a model for {view.group}"):
-                data, _ = coding.encode(weights, None, draws)
-            last = self._encoded[view.group] = self.version, Encoded(data, size), coding.decode(data, size)
-        return last[1], last[2], None
 
     def _know(self, client: ClientId, **facts: Any) -> None:
         """Remember facts of a client, which selectors will see."""
@@ -441,17 +379,3 @@ class Server:
     async def _change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
-
-
-def _update(assignment: Assignment, header: pb.Update, vectors: Mapping[str, Vector]) -> Update:
-    extras = dict(vectors)
-    return Update(
-        client=assignment.view.client,
-        delta=extras.pop("delta"),
-        num_examples=header.num_examples,
-        num_steps=header.num_steps,
-        train_loss=header.train_loss,
-        version=header.version,
-        extras=extras,
-        squared_loss=header.squared_loss,
-    )

@@ -13,7 +13,7 @@ ROOT = Path(fedemu.__file__).parent
 LAYERS = {
     "nouns": "types errors events rng units",
     "rooms": "datasets partitioners models strategies selectors codecs links devices availabilities",
-    "wire": "clock loop compute net client attendance sessions server rounds",
+    "wire": "clock loop compute net client attendance sessions packing server rounds",
     "views": "observers summary comparison",
     "assembly": "registry keys scenario learning wiring world experiment campaign guest replay verify proxying",
     "door": "cli __init__ __main__",
