@@ -60,7 +60,7 @@ def run(
         tell: Told of each run that is over.
 
     Raises:
-        ScenarioError: `out` has a run of another scenario.
+        ScenarioError: `out` has a run of another scenario or of another version.
         FedemuError: A run failed; those that were over are in `out`.
         KeyboardInterrupt: It was interrupted.
     """
@@ -161,7 +161,7 @@ def _finished(plan: Experiment, out: Path) -> dict[str, dict[str, Any]]:
     """Return the results of the runs in a directory that have come to their end, by the path of their cell.
 
     Raises:
-        ScenarioError: There is a run of another scenario.
+        ScenarioError: There is a run of another scenario or of another version.
     """
     own = {out / cell.path for cell in plan.cells}
     others = sorted(file.parent for file in out.rglob("scenario.yaml") if file.parent not in own)
@@ -191,14 +191,14 @@ def _finished(plan: Experiment, out: Path) -> dict[str, dict[str, Any]]:
 def _once(faults: Sequence[Fault]) -> Iterator[Fault]:
     """Yield the first of each text, with how many runs it is true of."""
     counts = Counter(fault.text for fault in faults)
-    for fault in {fault.text: fault for fault in reversed(faults)}.values():
-        more = counts[fault.text] - 1
-        yield dataclasses.replace(fault, text=f"{fault.text} ({more} more like it)") if more else fault
+    for text, count in counts.items():
+        first = next(fault for fault in faults if fault.text == text)
+        yield dataclasses.replace(first, text=f"{text} ({count - 1} more like it)") if count > 1 else first
 
 
 def _result(folder: Path) -> dict[str, Any] | None:
     try:
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result: Any = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return result
+    return result if isinstance(result, dict) and {"version", "stopped_by"} <= result.keys() else None

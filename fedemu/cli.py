@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -190,22 +189,16 @@ def _load(arguments: argparse.Namespace, clock: str | None, transport: str | Non
         fault = "runs at once cannot share --metrics-port; leave out one of the two"
         raise ScenarioError([Fault("--jobs", 1, "jobs", fault)])
     if arguments.jobs > 1:
-        for key, value, why in (
-            ("clock", "real", "would disturb each other's time"),
-            ("compute.kind", "pool", "have one worker each"),
-        ):
-            if any(_said(cell.resolved, key) == value for cell in plan.cells):
-                text = f"{value!r} cannot be run with --jobs: runs at once {why}; leave out one of the two"
-                raise ScenarioError([Fault(arguments.scenario, 1, key, text)])
+        for cell in plan.cells:
+            if cell.scenario.clock == "real":
+                fault = "runs at once would disturb each other on the real clock; leave out one of the two"
+                raise ScenarioError([Fault("--jobs", 1, "clock", fault)])
+            if cell.scenario.compute.kind == "pool":
+                fault = "runs at once have one worker each; leave out compute.kind: pool, or --jobs"
+                raise ScenarioError([Fault("--jobs", 1, "compute.kind", fault)])
     if arguments.out is not None and arguments.out.exists() and not arguments.resume:
         raise ScenarioError([Fault("--out", 1, str(arguments.out), "exists already; name a new directory")])
     return plan
-
-
-def _said(resolved: Mapping[str, Any], key: str) -> Any:
-    first, _, rest = key.partition(".")
-    value = resolved.get(first)
-    return _said(value, rest) if rest and isinstance(value, Mapping) else value
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -207,7 +207,8 @@ class _Desk:
         if self._is_current(task.assignment):  # it comes again, since the receipt was lost
             return
         self.clear()
-        self._client.memory.commit((task.accepted.round, task.accepted.turn))  # the answer may have been lost
+        if task.HasField("accepted"):  # the answer may have been lost
+            self._client.memory.commit((task.accepted.round, task.accepted.turn))
         weights, extras = self._unpacked(task, message.vectors)
         assignment = self._current = _Assignment(task.assignment.round, task.assignment.turn)
         event = TaskReceived(

@@ -113,17 +113,20 @@ def _aims(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def median(costs: Sequence[float], reached: Sequence[bool]) -> Median:
-    """Return the Kaplan-Meier median of what it cost to get there, and its bootstrap interval.
+    """Return the Kaplan-Meier median of what it cost to get there, and its bootstrap interval, if there are several.
 
     Args:
         costs: Of each run, until it got there or was stopped.
         reached: Which runs got there.
     """
     cost, got = np.asarray(costs, dtype=float), np.asarray(reached, dtype=bool)
+    found = float(kaplan_meier(cost[None], got[None])[0])
+    if len(cost) == 1:
+        return Median(found, math.nan, math.nan)
     samples = stream(0, "bootstrap").integers(len(cost), size=(SAMPLES, len(cost)))
     medians = kaplan_meier(cost[samples], got[samples])
-    low, high = np.quantile(medians, [0.025, 0.975], method="inverted_cdf") if len(cost) > 1 else (math.nan, math.nan)
-    return Median(float(kaplan_meier(cost[None], got[None])[0]), float(low), float(high))
+    low, high = np.quantile(medians, [0.025, 0.975], method="inverted_cdf")
+    return Median(found, float(low), float(high))
 
 
 def kaplan_meier(costs: np.ndarray, reached: np.ndarray) -> np.ndarray:
@@ -164,9 +167,10 @@ def as_text(rows: Sequence[Row]) -> str:
     """Return a table for people."""
     axes = list(dict.fromkeys(axis for row in rows for axis in row.values))
     has_variants, aims = any(row.variant for row in rows), any(row.target is not None for row in rows)
+    rejected = any(row.rejected for row in rows)
     head = [*(["variant"] if has_variants else []), *axes, *(["target"] if aims else []), "runs"]
     head += ["time to target, median", "95 % interval", "rounds to it", "MB to it", "final accuracy, mean"]
-    head += ["emulated time, median", *(["rejected"] if (rejected := any(row.rejected for row in rows)) else [])]
+    head += ["emulated time, median", *(["rejected"] if rejected else [])]
     table = [head]
     for row in rows:
         point = [*([row.variant] if has_variants else []), *(row.values.get(axis, "") for axis in axes)]

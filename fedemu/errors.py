@@ -91,9 +91,11 @@ class RunError(FedemuError):
 
 @contextmanager
 def failure_of(work: str) -> Iterator[None]:
-    """Make any error in a user's or our own kind a `RunError` that says where the run failed."""
+    """Make any error in a user's or our own kind a `RunError` that says where the run failed; ours stay as they are."""
     try:
         yield
+    except FedemuError:
+        raise
     except Exception as error:
         raise RunError(f"{work} failed: {type(error).__name__}: {error}") from error
 

@@ -53,7 +53,8 @@ class RoundPolicy:
     """Those still at work when a round closes: stop them, ignore what they bring, or use it in a later round."""
 
     def __post_init__(self) -> None:
-        assert self.quorum <= self.goal, "a round that closes at its goal would fail for want of its quorum, for ever"
+        reachable = self.tick is not None or self.quorum <= self.goal
+        assert reachable, "a round that closes at its goal would fail for want of its quorum, for ever"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,17 +240,15 @@ class Rounds:
         if not idle or room < 1:
             return ()
         self._asked += 1
-        last, number = self._asking
-        self._asking = self._round, number + 1 if last == self._round else 1
-        ask = self._asking if self._asking[1] > 1 else self._asking[:1]  # the others of a round move no cohort after it
+        key = self._selection_key()
         with failure_of("rounds.select"):
-            chosen = tuple(self._select(list(idle.values()), room, stream(self._seed, "select", *ask)))
+            chosen = tuple(self._select(list(idle.values()), room, stream(self._seed, "select", *key)))
             if len(chosen) > room or len({*chosen} & idle.keys()) < len(chosen):
                 raise ValueError(
                     f"it chose {list(chosen)}; expected at most {room} of {len(idle)} idle clients, each once"
                 )
         for client in chosen:
-            extras = self._strategy.broadcast(self._state, idle[client], stream(self._seed, "broadcast", client, *ask))
+            extras = self._strategy.broadcast(self._state, idle[client], stream(self._seed, "broadcast", client, *key))
             assignment = self._server.assign(
                 idle[client],
                 self._round,
@@ -260,6 +259,15 @@ class Rounds:
             )
             self._open[assignment] = self._clock.now()
         return chosen
+
+    def _selection_key(self) -> tuple[int, ...]:
+        """Count a selection; return what its draws depend on: the round, and its number if it is not the first.
+
+        It does not depend on how many there were in earlier rounds, so that these move no cohort after them.
+        """
+        last, number = self._asking
+        self._asking = self._round, number + 1 if last == self._round else 1
+        return self._asking if self._asking[1] > 1 else self._asking[:1]
 
     async def _next(self, deadline: Seconds) -> Arrival | Loss | None:
         try:

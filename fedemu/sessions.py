@@ -118,7 +118,8 @@ class Session:
 
     @property
     def is_idle(self) -> bool:
-        return self.ready and not self.gone and all(a.state != "open" or a.cancelled for a in self.work.values())
+        """Tell whether it has nothing to do: an update that waits for its answer is something."""
+        return self.ready and not self.gone and all(a.state == "concluded" or a.cancelled for a in self.work.values())
 
     def acknowledge(self, task: pb.Assignment, model: Vector) -> None:
         """Take the news that the client has the model of a task; of two, the later task counts."""

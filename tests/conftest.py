@@ -283,6 +283,8 @@ async def perform(
     federation = Federation(clients, clock, seed=seed)
 
     async def evaluate(weights):
+        for _ in range(20):  # others go on meanwhile, as they do while a real one is computed
+            await asyncio.sleep(0)
         federation.models.append(weights.tolist())
         return Score(accuracy(weights.tolist()), loss=0.0)
 

@@ -136,7 +136,7 @@ def test_another_scenarios_directory_is_not_gone_on_with(scenario: Path, tmp_pat
     with pytest.raises(ScenarioError) as caught:
         campaign.run(load(scenario), out=out, resume=True)
     faults = caught.value.faults
-    what = "clients.phones.link.delay is '40ms' there and '41ms' here"
+    what = "clients.phones.link.delay was '40ms' and is '41ms'"
     assert [(fault.file, fault.text) for fault in faults] == [
         ("--resume", f"holds another scenario: {what}; name a new directory (7 more like it)")
     ]
@@ -254,6 +254,14 @@ def test_a_failed_run_is_run_again(scenario: Path, tmp_path: Path, monkeypatch: 
         (
             ["--jobs", "2", "--metrics-port", "0"],
             "--jobs:1: jobs: runs at once cannot share --metrics-port; leave out one of the two",
+        ),
+        (
+            ["--jobs", "2", "--clock", "real"],
+            "--jobs:1: clock: runs at once would disturb each other on the real clock; leave out one of the two",
+        ),
+        (
+            ["--jobs", "2", "--set", "compute={kind: pool}"],
+            "--jobs:1: compute.kind: runs at once have one worker each; leave out compute.kind: pool, or --jobs",
         ),
     ],
 )

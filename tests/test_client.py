@@ -25,6 +25,10 @@ def remembered(played, client="c/0"):
     return [job.state["seen"].item() if job.state else 0 for job in played.jobs if job.client == client]
 
 
+def last(idle, count, rng):
+    return [view.client for view in idle[::-1][:count]]
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.1])
 def test_memory_is_kept_from_round_to_round(toy, delay):
     """Three accepted updates: 0, 1, 2 before each. The answer and the next task arrive at the same moment."""
@@ -66,13 +70,23 @@ def test_an_update_whose_answers_are_lost_is_remembered_when_the_next_task_tells
     assert len(played.of("UpdateReceived", client="c/0")) == 2  # one a round
 
 
+@pytest.mark.parametrize("every", [None, 1])
+def test_memory_is_kept_where_updates_wait_for_their_answer(toy, every):
+    """Three arrive at once and each makes a model; who waits while one is evaluated gets no task in between."""
+    clients = {f"c/{i}": toy.Client(train=counting) for i in range(3)}
+    policy = {"goal": 1, "barrier": False, "late": "keep"}
+    played = toy.play(clients, policy=policy, stop={"rounds": 9}, every=every, select=last)
+    for client in clients:
+        assert remembered(played, client) == list(range(len(remembered(played, client))))
+
+
 @pytest.mark.parametrize("drops", [drop(response=0.3), drop(request=0.3), drop(request=0.2, response=0.2)])
 def test_memory_counts_the_updates_that_the_server_took_whatever_is_lost(toy, drops):
     """Before each training a client remembers exactly as many updates as the server has accepted from it."""
     lossy = {way: toy.way(after=[("drop", drops)]) for way in ("up", "down")}
     client = toy.Client(train=counting, **lossy, retry=Retry(attempts=2, timeout=0.25, backoff=0.125))
     played = toy.play({"c/0": client, "c/1": toy.Client(takes=(5.0,))}, stop={"rounds": 60})
-    accepted = [e.round for e in played.of("UpdateReceived", client="c/0")]
+    accepted = [e.round for e in played.of("UpdateReceived", client="c/0")]  # no round closes before they are there
     trained = [job.round for job in played.jobs if job.client == "c/0"]
     assert remembered(played) == [sum(round < now for round in accepted) for now in trained]
     assert 10 < len(accepted) < 60

@@ -50,6 +50,7 @@ def is_finite(vector: Vector) -> bool:
 
 
 LARGEST = torch.finfo(torch.float32).max
+"""The largest float32."""
 
 ADD: Seconds = 1.3e-10
 """For a number of the sum of two vectors, measured as a `Cost`."""
@@ -68,7 +69,7 @@ class Coding(NamedTuple):
         """Return the bytes of `vector + error`, and what they leave out of it.
 
         Args:
-            vector: Shape (d,), finite, or a difference that is too large.
+            vector: Shape (d,), without NaN; infinities, as of a difference that overflowed, become the largest float32.
             error: What was left out last time, shape (d,); None is nothing.
             rng: Of the codec.
 
@@ -83,7 +84,7 @@ class Coding(NamedTuple):
             whole = whole.clamp(-LARGEST, LARGEST)
         data = self.codec.encode(whole, rng)
         if not isinstance(data, bytes) or len(data) > self.codec.length(len(whole)):
-            found = f"{len(data)} bytes" if isinstance(data, bytes) else f"{data!r}"
+            found = f"{len(data)} bytes" if isinstance(data, bytes) else f"a {type(data).__name__}"
             raise ValueError(f"encode returned {found}; expected bytes, at most length({len(whole)}) of them")
         left = whole - self.codec.decode(memoryview(data), len(whole)) if self.feedback else None
         return (data if self.level is None else _zstd.compress(data, self.level)), left

@@ -20,13 +20,11 @@ import torch
 from pydantic import Field
 
 from fedemu.codecs import _blocks
-from fedemu.codecs._base import Codec, Cost
+from fedemu.codecs._base import LARGEST, Codec, Cost
 from fedemu.codecs._bits import pack_planes, packed, unpack_planes
 from fedemu.codecs._bytes import FLOAT, Floats, expect, scales
 from fedemu.types import Bytes, Rng, Vector
 from fedemu.units import Count
-
-LARGEST = np.finfo(np.float32).max
 
 
 def qsgd(*, levels: Annotated[int, Field(ge=1, le=32767)] = 7, bucket: Count = 512) -> Codec:

@@ -81,7 +81,7 @@ def _filed(vector: Vector) -> Vector:
         return _mapped(vector)
     except OSError as error:
         raise RunError(
-            f"{vector.nbytes} bytes cannot be written to {tempfile.gettempdir()}: {error.strerror}; "
+            f"{vector.nbytes} bytes cannot be written to {tempfile.gettempdir()}: {error.strerror or error}; "
             "free some, set TMPDIR, or raise compute.buffer"
         ) from error
 

@@ -35,6 +35,7 @@ class LocalObjective:
     ) -> None:
         self._module, self._x, self._y, self._inputs = module, x, y, inputs
         self._gradient: Vector | None = None
+        module.train()  # also where a part of it is not: that would be so only until the first evaluation
 
     @property
     def num_examples(self) -> int:
@@ -45,8 +46,6 @@ class LocalObjective:
         bind(self._module, weights)
         gradient = self._zeroed(weights)
         chosen = torch.from_numpy(batch).to(self._x.device)
-        if not self._module.training:  # to say so again takes as long as a small layer
-            self._module.train()
         logits = self._module(self._inputs(self._x[chosen]))
         losses = functional.cross_entropy(logits, self._y[chosen], reduction="none")
         loss = losses.mean()

@@ -111,7 +111,8 @@ def as_yaml(cell: Cell, question: str) -> str:
 
 def differences(text: str, cell: Cell) -> list[str]:
     """Return where the scenario file of a single cell differs from that of `cell`, in words."""
-    return list(_differences((), read(text, "scenario.yaml")[0].tree, cell.resolved))
+    source, faults = read(text, "scenario.yaml")
+    return ["it cannot be read"] if faults else list(_differences((), source.tree, cell.resolved))
 
 
 def _differences(loc: Loc, there: Any, here: Any) -> Iterator[str]:
@@ -120,7 +121,7 @@ def _differences(loc: Loc, there: Any, here: Any) -> Iterator[str]:
             yield from _differences((*loc, key), there.get(key), here.get(key))
     elif there != here:
         was, now = ("nothing" if value is None else shown(value) for value in (there, here))
-        yield f"{'.'.join(map(str, loc))} is {was} there and {now} here"
+        yield f"{'.'.join(map(str, loc))} was {was} and is {now}"
 
 
 def foreign(mapping: Any) -> set[str]:

@@ -5,13 +5,14 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from fedemu.errors import Fault
 from fedemu.keys import Loc, Wrong, instead, worded
-from fedemu.scenario.sections import Scenario, sections_with
+from fedemu.scenario.homes import homes_of
+from fedemu.scenario.sections import Scenario
 from fedemu.scenario.source import Place, Source
 
 
@@ -69,8 +70,8 @@ def validated(source: Source) -> tuple[Scenario | None, list[Wrong]]:
 def fault_of(source: Source, wrong: Wrong) -> Fault:
     """Return what is wrong with the place where it was written."""
     loc = wrong.loc if wrong.kind == "missing" else source.known(wrong.loc)
-    homes = sections_with(str(loc[-1])) if wrong.kind == "key" and loc else []
-    text = f"{wrong.text}; it is a key of {' and '.join(homes)}" if homes else wrong.text
+    homes = homes_of(str(loc[-1])) if wrong.kind == "key" and loc else []
+    text = f"{loc[-1]!r} is not a key here, but of {' or '.join(homes)}" if homes else wrong.text
     return Fault(*source.place(wrong.loc), ".".join(map(str, loc)) or "scenario", text)
 
 
@@ -89,6 +90,9 @@ def spread(source: Source) -> tuple[list[Cell], list[Fault]]:
     if changes:
         wrong = [w for w in wrong if not any(_settles(locate(change), w) for change in changes)]
         faults = [fault for axis, values in axes.items() for fault in _axis_faults(source, axis, values)]
+        for one, other in itertools.combinations([_Change(("matrix", axis), axis, axes[axis]) for axis in axes], 2):
+            if _both_set(one, other):
+                faults.append(other.fault(source, f"sets what {one.name} sets; put it in one of the two"))
         faults += [fault for variant in variants for fault in _variant_faults(source, variant, variants[variant], axes)]
         # a mistyped key is told on its own: with it, the changes might reach into nothing
         if faults or any(w.kind == "key" for w in wrong):
@@ -132,16 +136,40 @@ def _axis_faults(source: Source, axis: str, values: Sequence[Any]) -> Iterator[F
 
 
 def _variant_faults(
-    source: Source, variant: str, bundle: Mapping[str, Any], axes: Mapping[str, Any]
+    source: Source, variant: str, bundle: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]
 ) -> Iterator[Fault]:
-    for key in bundle:
-        place, name = source.place(("variants", variant, key)), f"variants.{variant}.{key}"
-        if locate(key)[0] in GRID:
-            yield Fault(*place, name, f"{key!r} cannot stand in a variant")
-        for axis, values in axes.items():
-            if _sets(bundle[key], locate(key), locate(axis)) or _sets(values[0], locate(axis), locate(key)):
-                text = f"{key!r} sets what the axis {axis!r} of the matrix sets; put it in one of the two"
-                yield Fault(*place, name, text)
+    changes = [_Change(("variants", variant, key), key, [value]) for key, value in bundle.items()]
+    for change in changes:
+        if locate(change.key)[0] in GRID:
+            yield change.fault(source, f"{change.key!r} cannot stand in a variant")
+    others = [_Change(("matrix", axis), axis, values) for axis, values in axes.items()]
+    for one, other in (*itertools.combinations(changes, 2), *itertools.product(changes, others)):
+        if _both_set(one, other):
+            yield one.fault(source, f"sets what {other.name} sets; put it in one of the two")
+
+
+class _Change(NamedTuple):
+    """What a variant or an axis changes."""
+
+    loc: Loc
+    """Where it is written."""
+    key: str
+    """What it sets."""
+    values: Sequence[Any]
+    """To one of these."""
+
+    @property
+    def name(self) -> str:
+        return ".".join(map(str, self.loc))
+
+    def fault(self, source: Source, text: str) -> Fault:
+        return Fault(*source.place(self.loc), self.name, text)
+
+
+def _both_set(one: _Change, other: _Change) -> bool:
+    """Tell whether there is a key that both of them set, so that one would win."""
+    pairs = ((one, other), (other, one))
+    return any(_sets(value, locate(a.key), locate(b.key)) for a, b in pairs for value in a.values)
 
 
 def _sets(value: Any, loc: Loc, other: Loc) -> bool:

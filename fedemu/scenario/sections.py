@@ -5,7 +5,7 @@ Every key of the contract that this version does not have is listed in `not_buil
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -15,8 +15,10 @@ from fedemu.scenario.codec import CodecPair
 from fedemu.scenario.device import DeviceKeys
 from fedemu.scenario.kind import Kind, KindOf
 from fedemu.scenario.link import Link, with_preset
+from fedemu.scenario.rounds import Rounds
 from fedemu.scenario.shared import ServerLink, Shared
 from fedemu.scenario.training import TrainingKeys
+from fedemu.types import Training
 from fedemu.units import DURATIONS, Count, Duration, Ratio, Size
 
 
@@ -41,58 +43,6 @@ class Evaluate(Keys):
     not_built: ClassVar[frozenset[str]] = frozenset({"per_client", "holdout"})
     every: Annotated[Count | None, BeforeValidator(_every, json_schema_input_type=Literal["end"] | Count)] = 1
     """Rounds between evaluations; end evaluates after the last round alone."""
-
-
-class Rounds(Keys):
-    """Who takes part in a round, and when it closes."""
-
-    select: Annotated[Kind, KindOf("selectors")] = Kind("selectors", "uniform")
-    """How the cohort is chosen; default uniform."""
-    fraction: Ratio | None = None
-    """Share of the clients in the cohort; default 100%."""
-    concurrency: Count | None = None
-    """Clients at work at once; instead of fraction."""
-    goal: Count | None = None
-    """Updates that close a round; default the whole cohort."""
-    quorum: Count = 1
-    """Fewest updates that a round can close with at its deadline."""
-    deadline: Annotated[Duration, Field(gt=0)] | None = None
-    """Time after which a round closes without the stragglers; default never."""
-    tick: Annotated[Duration, Field(gt=0)] | None = None
-    """Time that a round takes, whatever comes, and another without a quorum; instead of goal and deadline."""
-    barrier: bool = True
-    """True is synchronous; false lets clients start again as they finish."""
-    late: Literal["cancel", "drop", "keep"] | None = None
-    """What becomes of those at work when a round closes; default cancel, but keep with a tick or without a barrier."""
-
-    def cohort(self, clients: int) -> int:
-        """Return how many of that many clients are at work at once."""
-        if self.concurrency is not None:
-            return self.concurrency
-        return max(1, round((1.0 if self.fraction is None else self.fraction) * clients))
-
-    @property
-    def for_the_late(self) -> Literal["cancel", "drop", "keep"]:
-        """`late`, or its default."""
-        return self.late or ("cancel" if self.barrier and self.tick is None else "keep")
-
-    def clashes(self) -> Iterator[Clash]:
-        """Yield numbers that no round can meet."""
-        if self.fraction is not None and self.concurrency is not None:
-            keys = frozenset({"fraction", "concurrency"})
-            yield Clash(keys, ("concurrency",), "fraction says it already; write one of the two")
-        if self.barrier and self.goal is not None and self.concurrency is not None and self.goal > self.concurrency:
-            text = f"goal {self.goal} is out of reach of concurrency {self.concurrency}"
-            yield Clash(frozenset({"goal", "concurrency", "barrier"}), ("goal",), text)
-        for key in ("goal", "deadline"):
-            if self.tick is not None and getattr(self, key) is not None:
-                yield Clash(frozenset({"tick", key}), (key,), "tick says when a round closes; write one of the two")
-        enough = self.concurrency if self.tick else self.goal or self.concurrency
-        if enough is not None and self.quorum > enough:
-            text = (
-                f"quorum {self.quorum} is above {'goal' if self.goal else 'concurrency'} {enough}, which closes a round"
-            )
-            yield Clash(frozenset({"quorum", "goal", "concurrency"}), ("quorum",), text)
 
 
 class ConditionKeys(Keys):
@@ -289,51 +239,37 @@ class Scenario(Keys):
     def _algorithms(self) -> Iterator[Clash]:
         if not {"strategy", "training", "clients"} <= self.__dict__.keys():
             return
-        keys = frozenset({"strategy", "training", "clients"})
-        found = set[str]()
+        keys, refused = frozenset({"strategy", "training", "clients"}), dict[str, dict[str, None]]()
         for group in self.clients:
             training = self.training_in(group)
             for round in (1, *(change.round for change in training.schedule)):
-                try:
-                    self.strategy.build(training.in_round(round))  # pure and cheap
-                except ValueError as error:
-                    if str(error) not in found:
-                        yield Clash(keys, ("strategy",), f"{error}; {group} train so from round {round} on")
-                    found.add(str(error))
+                if text := self._refusal(training.in_round(round)):
+                    refused.setdefault(text, {})[group] = None
+        for text, groups in refused.items():
+            of_any_training = text == self._refusal(Training())
+            yield Clash(keys, ("strategy",), text if of_any_training else f"{text}; {' and '.join(groups)} train so")
+
+    def _refusal(self, training: Training) -> str | None:
+        """Return why the algorithm cannot be trained so; None if it can."""
+        try:
+            self.strategy.build(training)  # pure and cheap
+        except ValueError as error:
+            return str(error)
+        return None
 
     def _cohorts(self) -> Iterator[Clash]:
         if not {"rounds", "clients"} <= self.__dict__.keys():
             return
-        rounds, clients, keys = self.rounds, self.num_clients, frozenset({"rounds", "clients"})
-        if rounds.concurrency is not None:
-            if rounds.concurrency > clients:
-                text = f"concurrency {rounds.concurrency} is out of reach of {clients} clients"
-                yield Clash(keys, ("rounds", "concurrency"), text)
+        rounds, clients, cohort, keys = self.rounds, self.num_clients, self.cohort, frozenset({"rounds", "clients"})
+        if cohort > clients:
+            yield Clash(keys, ("rounds", "concurrency"), f"concurrency {cohort} is out of reach of {clients} clients")
             return
-        for key, number in (("goal", rounds.goal), ("quorum", None if rounds.goal else rounds.quorum)):
-            if (rounds.barrier or key == "quorum") and number is not None and number > self.cohort:
-                text = f"{key} {number} is out of reach of a cohort of {self.cohort} out of {clients} clients"
-                yield Clash(keys, ("rounds", key), text)
-
-
-def sections_with(key: str) -> list[str]:
-    """Return the sections of a scenario that have such a key, by their dotted names, but none inside another."""
-    return list(_sections_with(key, Scenario, ()))
-
-
-def _sections_with(key: str, section: type[Keys], above: tuple[str, ...]) -> Iterator[str]:
-    if key in section.model_fields:
-        yield ".".join(above) or "the top level"
-        return
-    for name, field in section.model_fields.items():
-        for below, inner in _below(field.annotation):
-            yield from _sections_with(key, inner, (*above, name, *below))
-
-
-def _below(annotation: Any) -> Iterator[tuple[tuple[str, ...], type[Keys]]]:
-    if isinstance(annotation, type) and issubclass(annotation, Keys):
-        yield (), annotation
-    step = ("NAME",) if get_origin(annotation) is dict else ()
-    for inner in get_args(annotation):
-        for below, section in _below(inner):
-            yield (*step, *below), section
+        reach = f"is out of reach of a cohort of {cohort} out of {clients} clients"
+        if rounds.barrier and rounds.concurrency is None and rounds.goal is not None and rounds.goal > cohort:
+            yield Clash(keys, ("rounds", "goal"), f"goal {rounds.goal} {reach}")
+        if rounds.tick is None and rounds.goal is not None:
+            if rounds.quorum > rounds.goal:
+                text = f"quorum {rounds.quorum} is above goal {rounds.goal}, which closes a round"
+                yield Clash(keys, ("rounds", "quorum"), text)
+        elif rounds.quorum > cohort and (rounds.tick is None or rounds.barrier):  # else who is done starts again
+            yield Clash(keys, ("rounds", "quorum"), f"quorum {rounds.quorum} {reach}")

@@ -188,10 +188,19 @@ def test_a_higher_level_is_never_cheaper() -> None:
     assert 1e-9 <= costs[0] < costs[-1] <= 2e-7
 
 
-@pytest.mark.parametrize(("data", "found"), [(3, "3"), (b"x" * 401, "401 bytes"), (bytearray(4), "bytearray(b")])
+@pytest.mark.parametrize(("data", "found"), [(3, "a int;"), (b"x" * 401, "401 bytes;"), (bytearray(4), "a bytearray;")])
 def test_a_codec_that_goes_wrong_says_what_it_returned(data: object, found: str) -> None:
     """Somebody's own, which no test has seen before."""
     broken = Coding(none()._replace(encode=lambda vector, rng: data))  # type: ignore[arg-type, return-value]
     with pytest.raises(ValueError, match=r"expected bytes, at most length\(100\) of them") as caught:
         broken.encode(torch.ones(100), None, stream(1))
     assert str(caught.value).startswith(f"encode returned {found}")
+
+
+def test_a_difference_that_overflowed_travels_as_the_largest_number() -> None:
+    """3e38 and an error of 3e38 are more than float32 has; what is left out is still a number."""
+    coding = Coding(none(), feedback=True)
+    data, left = coding.encode(torch.tensor([3e38, -3e38, 1.0]), torch.tensor([3e38, -3e38, 0.5]), stream(1))
+    assert coding.decode(data, 3).tolist() == [_base.LARGEST, -_base.LARGEST, 1.5]
+    assert left is not None
+    assert left.tolist() == [0.0, 0.0, 0.0]

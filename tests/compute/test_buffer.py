@@ -2,6 +2,8 @@
 
 import gc
 import json
+import resource
+import signal
 import tempfile
 import threading
 from pathlib import Path
@@ -13,6 +15,7 @@ from fedemu import experiment
 from fedemu.compute._base import Learned
 from fedemu.compute._buffer import SMALL, Buffer
 from fedemu.compute.inline import inline
+from fedemu.errors import RunError
 from fedemu.scenario import load
 from fedemu.types import Trained
 
@@ -39,6 +42,22 @@ def test_what_fits_stays_the_same_object(files: Path) -> None:
     assert all(buffer.keep(vector) is vector for vector in vectors)
     assert (buffer.held, buffer.peak, buffer.filed) == (2 * SMALL, 2 * SMALL, 0)
     assert mapped(files) == 0
+
+
+def test_a_full_disk_is_an_error_that_says_what_to_do(files: Path) -> None:
+    """Files of this process may have 1,000 bytes; the vector has 64 KiB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # else it ends the process
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(RunError) as caught:
+            Buffer(0).keep(torch.ones(NUMBERS))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert str(caught.value).startswith(f"{SMALL} bytes cannot be written to {files}: ")
+    assert "None" not in str(caught.value)
+    assert str(caught.value).endswith("; free some, set TMPDIR, or raise compute.buffer")
 
 
 def test_what_does_not_fit_lies_in_a_file_that_has_no_name(files: Path) -> None:

@@ -105,6 +105,13 @@ def test_gradients_are_taken_in_training_mode() -> None:
     assert gradient.tolist() == [0, 0, 0, 0, -0.5, 0.5]
 
 
+def test_a_part_that_was_built_for_evaluation_trains_as_all_others() -> None:
+    """Else it would depend on whether the module was evaluated before, which differs from process to process."""
+    module = nn.Sequential(nn.Dropout(1.0).eval(), softmax(TASK))
+    gradient, _ = objective(module).gradient(torch.zeros(6), np.array([0]))
+    assert gradient.tolist() == [0, 0, 0, 0, -0.5, 0.5]
+
+
 @pytest.mark.parametrize("batch", [1, 2, 3, 1000])
 def test_evaluation_counts_right_answers_and_adds_losses_up(batch: int) -> None:
     """W = ((1, 0), (0, 1)): logits are the inputs (1, 2), (0, 1), (9, 9); labels 0, 1, 0; the tie goes to class 0."""

@@ -72,7 +72,6 @@ def test_with_nine_stragglers_in_ten_what_they_have_done_is_worth_taking() -> No
         with experiment.workers(cell.scenario) as compute:
             experiment.run(cell, compute, observers=[observe])
     late = {variant: statistics.mean(curve[10:]) for variant, curve in losses.items()}
-    print(late)
     assert len(losses["fedavg-drop"]) == 20
     assert late["fedprox-1"] < late["fedavg-drop"]
     assert late["fedprox-0"] < late["fedavg-drop"]
