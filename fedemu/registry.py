@@ -10,7 +10,7 @@ import inspect
 import pkgutil
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -28,18 +28,20 @@ class Room(NamedTuple):
     noun: str
     given: tuple[str, ...] = ()
     """What the house gives a builder by position."""
+    makes: str = "collections.abc:Callable"
+    """The type of what a builder returns."""
 
 
 ROOMS: Mapping[str, Room] = {
-    "datasets": Room("data set", ("folder",)),
+    "datasets": Room("data set", ("folder",), "fedemu.datasets._base:Dataset"),
     "partitioners": Room("partitioner"),
-    "models": Room("model", ("task",)),
-    "strategies": Room("strategy", ("training",)),
+    "models": Room("model", ("task",), "torch.nn:Module"),
+    "strategies": Room("strategy", ("training",), "fedemu.strategies._base:Strategy"),
     "selectors": Room("selector"),
-    "codecs": Room("codec"),
-    "devices": Room("device"),
-    "links": Room("impairment of a link"),
-    "links.tcp": Room("TCP model"),
+    "codecs": Room("codec", makes="fedemu.codecs._base:Codec"),
+    "devices": Room("device", makes="fedemu.devices._base:Device"),
+    "links": Room("impairment of a link", makes="builtins:object"),
+    "links.tcp": Room("TCP model", makes="fedemu.links._base:Tcp"),
     "links.traffic": Room("background traffic"),
     "availabilities": Room("availability"),
 }
@@ -95,6 +97,40 @@ def _imported(room: str, kind: str) -> Builder:
             f"{kind!r} takes ({', '.join(takes)}) by position; a {ROOMS[room].noun} is given ({', '.join(gives)})"
         )
     return typing.cast("Builder", builder)
+
+
+def build(room: str, kind: str, given: Sequence[Any], params: Mapping[str, Any]) -> Any:
+    """Return what a kind's builder makes of what it is given and of its parameters; a foreign one's is looked at.
+
+    Raises:
+        ValueError: These parameters cannot go together, or not with what is given; or the foreign builder failed, or
+            made what is none of this room.
+    """
+    builder = find(room, kind)
+    if not is_foreign(kind):
+        return builder(*given, **params)
+    try:
+        result = builder(*given, **params)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{kind!r} failed: {type(error).__name__}: {error}") from error
+    unfit = "None" if result is None else _unfit(result, pkgutil.resolve_name(ROOMS[room].makes))
+    if unfit:
+        raise ValueError(f"{kind!r} made {unfit}; a {ROOMS[room].noun} was expected")
+    return result
+
+
+def _unfit(value: Any, expected: Any) -> str | None:
+    """Say what a value is if it is not of the type, or has a field that is not of its type; None if all is well."""
+    origin = typing.get_origin(expected) or expected
+    if isinstance(origin, type) and not isinstance(value, origin):
+        return f"a {type(value).__name__}"
+    if isinstance(value, tuple) and isinstance(origin, type):
+        for name, type_ in typing.get_type_hints(origin).items():
+            if unfit := _unfit(getattr(value, name), type_):
+                return f"a {origin.__name__} whose {name} is {unfit}"
+    return None
 
 
 def given(builder: Builder) -> list[str]:

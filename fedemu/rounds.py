@@ -243,10 +243,10 @@ class Rounds:
         key = self._selection_key()
         with failure_of("rounds.select"):
             chosen = tuple(self._select(list(idle.values()), room, stream(self._seed, "select", *key)))
+            if not all(isinstance(client, str) for client in chosen):
+                raise TypeError(f"it chose a {type(chosen[0]).__name__}; expected names, ClientView.client")
             if len(chosen) > room or len({*chosen} & idle.keys()) < len(chosen):
-                raise ValueError(
-                    f"it chose {list(chosen)}; expected at most {room} of {len(idle)} idle clients, each once"
-                )
+                raise ValueError(f"it chose {chosen}; expected at most {room} of {len(idle)} idle clients, each once")
         for client in chosen:
             extras = self._strategy.broadcast(self._state, idle[client], stream(self._seed, "broadcast", client, *key))
             assignment = self._server.assign(

@@ -23,7 +23,8 @@ def of_run(result: Result) -> str:
         when = f"after {show_duration(other['time'])}, in round {other['round']}" if other["reached"] else "not reached"
         lines.append(("also", f"{100 * other['accuracy']:.4g} %, {when}"))
     if final is not None:
-        lines.append(("accuracy", f"{100 * final['accuracy']:.4g} % at the end, in round {final['round']}"))
+        when = f"in round {final['round']}" if final["round"] else "as no round has changed the model"
+        lines.append(("accuracy", f"{100 * final['accuracy']:.4g} % at the end, {when}"))
     spent = f"{result['emulated_seconds']:.3f} s ({show_duration(result['emulated_seconds'])})"
     up, down, wasted = (show_size(carried[key]) for key in ("up", "down", "wasted"))
     counts = ", ".join(f"{updates[key]} {key}" for key in ("aggregated", "late", "lost", "rejected"))

@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import pkgutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from fedemu.registry import ROOMS, describe, find, given, is_foreign, kinds, parameters
+from fedemu.models._base import Task
+from fedemu.registry import ROOMS, _unfit, build, describe, find, given, is_foreign, kinds, parameters
 from fedemu.scenario.kind import Kind, KindOf
+from fedemu.strategies._base import Strategy
+from fedemu.strategies.fedavg import fedavg
+from fedemu.types import Training
 from fedemu.units import Duration, Rate, Ratio, Size
 
 
@@ -46,7 +51,13 @@ def made(
 def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A module that does not come with fedemu."""
     (tmp_path / "users_own.py").write_text(
-        "def dealt(*, each: int = 1):\n    '''Deal.'''\n    return ('dealt', each)\n"
+        "def dealt(*, each: int = 1):\n    '''Deal.'''\n    return lambda *_: ('dealt', each)\n"
+        "def nothing(): ...\n"
+        "def number(): return 42\n"
+        "def fails(): return 1 / 0\n"
+        "def half():\n"
+        "    from fedemu.codecs.none import none\n"
+        "    return none()._replace(decode='decode')\n"
         "def loose(*, each=1): ...\n"
         "def blurred(each=1): ...\n"
         "def greedy(a, b, /): ...\n"
@@ -154,7 +165,45 @@ def test_a_user_brings_a_kind_without_touching_fedemu(user_module: str) -> None:
     """package.module:builder stands where a kind stands, its keys beside it."""
     kind = KindOf("partitioners").read({"kind": f"{user_module}:dealt", "each": 3})
     assert is_foreign(kind.kind)
-    assert kind.build() == ("dealt", 3)
+    assert kind.build()() == ("dealt", 3)
+
+
+@pytest.mark.parametrize(
+    ("room", "builder", "text"),
+    [
+        ("partitioners", "nothing", "made None; a partitioner was expected"),
+        ("selectors", "number", "made a int; a selector was expected"),
+        ("codecs", "number", "made a int; a codec was expected"),
+        ("codecs", "half", "made a Codec whose decode is a str; a codec was expected"),
+        ("devices", "fails", "failed: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_a_users_builder_makes_is_looked_at(user_module: str, room: str, builder: str, text: str) -> None:
+    """Before it runs: a fault of the scenario, at its line."""
+    with pytest.raises(ValidationError) as caught:
+        KindOf(room).read({"kind": f"{user_module}:{builder}"})
+    assert [error["msg"] for error in caught.value.errors()] == [f"'{user_module}:{builder}' {text}"]
+
+
+def test_a_users_strategy_whose_parts_do_not_fit_is_a_fault() -> None:
+    """The aggregation in place of the function that starts it."""
+    strategy = fedavg(Training())
+    assert _unfit(strategy, Strategy) is None
+    wrong = strategy._replace(aggregate=strategy.aggregate.start)  # type: ignore[arg-type]
+    assert _unfit(wrong, Strategy) == "a Strategy whose aggregate is a type"
+    inside = strategy._replace(aggregate=strategy.aggregate._replace(add=None))  # type: ignore[arg-type]
+    assert _unfit(inside, Strategy) == "a Strategy whose aggregate is a Aggregation whose add is a NoneType"
+
+
+@pytest.mark.parametrize(("room", "kind"), [(room, kind) for room in ROOMS for kind in kinds(room)])
+def test_what_our_own_builders_make_fits_their_room(room: str, kind: str) -> None:
+    """The same look; those that need data or a parameter are built in their own tests."""
+    builder = find(room, kind)
+    given_here = {"strategies": [Training()], "models": [Task((3, 32, 32), 10)]}.get(room, [])
+    if room in ("datasets", "links") or any(field.is_required() for field in parameters(builder).model_fields.values()):
+        return
+    product = build(room, kind, given_here, {})
+    assert _unfit(product, pkgutil.resolve_name(ROOMS[room].makes)) is None
 
 
 @pytest.mark.parametrize(

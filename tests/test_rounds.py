@@ -678,8 +678,9 @@ def test_a_target_that_is_the_runs_own_too_is_told_once(toy):
 @pytest.mark.parametrize(
     ("select", "text"),
     [
-        (lambda idle, count, rng: ["c/7"], "ValueError: it chose ['c/7']; expected at most 2 of 2 idle clients, each"),
-        (lambda idle, count, rng: ["c/0", "c/0"], "ValueError: it chose ['c/0', 'c/0']; expected at most 2 of 2 idle"),
+        (lambda idle, count, rng: ["c/7"], "ValueError: it chose ('c/7',); expected at most 2 of 2 idle clients, each"),
+        (lambda idle, count, rng: ["c/0", "c/0"], "ValueError: it chose ('c/0', 'c/0'); expected at most 2 of 2 idle"),
+        (lambda idle, count, rng: idle, "TypeError: it chose a ClientView; expected names, ClientView.client"),
         (lambda idle, count, rng: idle[0].lozz, "AttributeError: 'ClientView' object has no attribute 'lozz'"),
     ],
 )

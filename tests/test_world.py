@@ -280,12 +280,12 @@ def test_a_groups_codec_wins_in_its_own_direction_alone(coded: Path, direction: 
 
 
 @pytest.mark.parametrize("where", ["codec", "clients.phones.codec"])
-def test_a_model_of_which_most_is_left_out_is_a_fault(coded: Path, where: str) -> None:
+def test_a_model_that_a_codec_would_ruin_is_a_fault(coded: Path, where: str) -> None:
     """As a difference it may travel so."""
     with pytest.raises(ScenarioError) as caught:
         load(coded, [(f"{where}.down", "{kind: topk}")])
     assert [(fault.key, fault.text) for fault in caught.value.faults] == [
-        (f"{where}.down", "topk leaves most of a model out; add delta: true, or choose another codec")
+        (f"{where}.down", "topk would ruin a model; add delta: true, or choose another codec")
     ]
     assert len(load(coded, [(f"{where}.down", "{kind: topk, delta: true}")]).cells) == 1
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from fedemu.codecs import _zstd
+from fedemu.errors import RunError
 from fedemu.types import Bytes, Rng, Seconds, Vector
 
 
@@ -86,7 +87,7 @@ class Coding(NamedTuple):
         if not isinstance(data, bytes) or len(data) > self.codec.length(len(whole)):
             found = f"{len(data)} bytes" if isinstance(data, bytes) else f"a {type(data).__name__}"
             raise ValueError(f"encode returned {found}; expected bytes, at most length({len(whole)}) of them")
-        left = whole - self.codec.decode(memoryview(data), len(whole)) if self.feedback else None
+        left = whole - self._decoded(memoryview(data), len(whole)) if self.feedback else None
         return (data if self.level is None else _zstd.compress(data, self.level)), left
 
     def decode(self, data: memoryview | bytes, size: int) -> Vector:
@@ -96,13 +97,27 @@ class Coding(NamedTuple):
 
         Raises:
             ValueError: `encode` cannot have made these bytes of such a vector.
+            RunError: The codec failed.
         """
         if size < 1:
             raise ValueError(f"an encoded vector of {size} numbers; expected at least one")
         inner = memoryview(data)
         if self.level is not None:
             inner = memoryview(_zstd.decompress(inner, self.codec.length(size)))
-        return self.codec.decode(inner, size)
+        return self._decoded(inner, size)
+
+    def _decoded(self, data: memoryview, size: int) -> Vector:
+        try:
+            vector = self.codec.decode(data, size)
+        except ValueError:
+            raise
+        except Exception as error:
+            raise RunError(f"decoding failed: {type(error).__name__}: {error}") from error
+        if not isinstance(vector, torch.Tensor) or vector.shape != (size,) or vector.dtype != torch.float32:
+            about = f" {tuple(vector.shape)} of {vector.dtype}" if isinstance(vector, torch.Tensor) else ""
+            expected = f"a float32 tensor of shape ({size},)"
+            raise RunError(f"decode returned a {type(vector).__name__}{about}; expected {expected}")
+        return vector
 
     def encode_time(self, size: int) -> Seconds:
         """Return what `encode` takes of a processor for a vector of that many numbers.

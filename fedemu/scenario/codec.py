@@ -43,5 +43,5 @@ class CodecPair(Keys):
     def clashes(self) -> Iterator[Clash]:
         """Yield codecs that would ruin a model."""
         if self.down is not None and not self.down.house["delta"] and self.down.build().sparse:
-            text = f"{self.down.kind} leaves most of a model out; add delta: true, or choose another codec"
+            text = f"{self.down.kind} would ruin a model; add delta: true, or choose another codec"
             yield Clash(frozenset({"down"}), ("down",), text)

@@ -70,7 +70,7 @@ def validated(source: Source) -> tuple[Scenario | None, list[Wrong]]:
 def fault_of(source: Source, wrong: Wrong) -> Fault:
     """Return what is wrong with the place where it was written."""
     loc = wrong.loc if wrong.kind == "missing" else source.known(wrong.loc)
-    homes = homes_of(str(loc[-1])) if wrong.kind == "key" and loc else []
+    homes = homes_of(str(loc[-1])) if wrong.kind == "key" and loc and loc[-1] != "kind" else []
     text = f"{loc[-1]!r} is not a key here, but of {' or '.join(homes)}" if homes else wrong.text
     return Fault(*source.place(wrong.loc), ".".join(map(str, loc)) or "scenario", text)
 

@@ -10,7 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from fedemu.keys import Keys, Wrong, faulty, instead, nearest, shown
-from fedemu.registry import Builder, find, given, kinds, parameters
+from fedemu.registry import Builder, build, find, given, kinds, parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Kind:
         """Return what the kind's builder makes of `given` and of the parameters.
 
         Raises:
-            ValueError: these parameters cannot go together, or not with what is given.
+            ValueError: these parameters cannot go together, or not with what is given; or a foreign builder failed.
         """
-        return find(self.room, self.kind)(*given, **self.params)
+        return build(self.room, self.kind, given, self.params)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Group(Keys):
     training: TrainingKeys = TrainingKeys()
     """What is different here from the scenario's training."""
     codec: CodecPair = CodecPair()
-    """What is different here from the scenario's; none switches one off."""
+    """What is different here from the scenario's, each direction on its own; kind none sends every number as it is."""
     conditions: ConditionKeys = ConditionKeys()
     """What is true of the devices from time to time, for a selector that asks."""
 

@@ -17,7 +17,7 @@ def fedsgd(training: Training, /) -> Strategy:
     """One step of each client with the gradient of its whole loss, averaged by examples.
 
     Args:
-        training: How clients train: one epoch without momentum, with any learning rate.
+        training: How clients train: one epoch without momentum, at any learning rate; the batch is always full.
 
     Raises:
         ValueError: The training is more than one step.

@@ -19,6 +19,7 @@ from fedemu.codecs.qsgd import qsgd
 from fedemu.codecs.randk import randk
 from fedemu.codecs.sign import sign
 from fedemu.codecs.topk import topk
+from fedemu.errors import RunError
 from fedemu.rng import stream
 
 BUILDERS = [none, fp16, bf16, int8, qsgd, topk, randk, sign]
@@ -204,3 +205,25 @@ def test_a_difference_that_overflowed_travels_as_the_largest_number() -> None:
     assert coding.decode(data, 3).tolist() == [_base.LARGEST, -_base.LARGEST, 1.5]
     assert left is not None
     assert left.tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("vector", "text"),
+    [
+        (3, "decode returned a int; expected a float32 tensor of shape (4,)"),
+        (np.ones(4, np.float32), "decode returned a ndarray; expected a float32 tensor of shape (4,)"),
+        (torch.ones(3), "decode returned a Tensor (3,) of torch.float32; expected a float32 tensor of shape (4,)"),
+        (torch.ones(4).double(), "decode returned a Tensor (4,) of torch.float64; expected a float32 tensor of shape"),
+        (None, "decoding failed: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_codec_whose_decode_goes_wrong_ends_the_run(vector: object, text: str) -> None:
+    """Other than bytes that stand for nothing, a ValueError, which is the sender's fault."""
+
+    def decode(data: memoryview, size: int) -> object:
+        return 1 / 0 if vector is None else vector
+
+    broken = Coding(none()._replace(decode=decode))  # type: ignore[arg-type]
+    with pytest.raises(RunError) as caught:
+        broken.decode(b"", 4)
+    assert str(caught.value).startswith(text)
