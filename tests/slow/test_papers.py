@@ -52,6 +52,7 @@ def test_the_delay_grid_follows_flowers_law():
         assert len(set(means)) == 3
 
 
+@pytest.mark.timeout(600)  # sixty rounds of softmax regression in steps of ten examples: a minute and a half of a core
 def test_with_nine_stragglers_in_ten_what_they_have_done_is_worth_taking() -> None:
     """S2-20: FedProx's loss curve lies below that of FedAvg, which drops them, on Synthetic(1,1), rounds 11 to 20.
 
