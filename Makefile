@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROTO := proto/fedemu/v1/federation.proto
 PB := fedemu/net/_pb
+DASHBOARDS := docker/grafana/dashboards
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-all check bench fidelity proto
+.PHONY: help setup run test test-slow test-all check bench fidelity proto dashboards
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +35,8 @@ check: setup  ## formatting, lint, types, generated code
 	$(BIN)/mypy
 	@$(MAKE) --no-print-directory proto PB=.venv/pb
 	diff -r -x __pycache__ -x __init__.py .venv/pb $(PB)
+	@$(MAKE) --no-print-directory dashboards DASHBOARDS=.venv/dashboards
+	diff -r .venv/dashboards $(DASHBOARDS)
 
 bench: setup  ## speed, as ratios against a floor measured in the same run
 	$(BIN)/python -m tests.bench
@@ -44,3 +47,7 @@ fidelity: setup  ## TCP models against a real kernel's transfer times: typical a
 proto: setup  ## generate the gRPC messages from proto/
 	@mkdir -p $(PB) && rm -f $(PB)/*_pb2.py*
 	@$(BIN)/python -m grpc_tools.protoc --proto_path=proto/fedemu/v1 --python_out=$(PB) --pyi_out=$(PB) federation.proto
+
+dashboards: setup  ## generate the Grafana dashboards from docker/grafana/dashboards.py
+	@mkdir -p $(DASHBOARDS) && rm -f $(DASHBOARDS)/*.json
+	@$(BIN)/python docker/grafana/dashboards.py $(DASHBOARDS)

@@ -47,6 +47,7 @@ def run(
     resume: bool = False,
     watch: Callable[[Cell], AbstractContextManager[Sequence[Observer]]] = lambda _: nullcontext(()),
     tell: Callable[[Progress], None] = lambda _: None,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> list[Run]:
     """Run all cells of a scenario; return their outcomes in the order of the cells.
 
@@ -54,10 +55,11 @@ def run(
         plan: The scenario.
         out: The run directory; that of a grid gets a directory for each cell, and `summary.csv`. None writes nothing.
         jobs: Runs at once. More than one are in processes of their own, each with one worker, and nobody watches them.
-        resume: Leave out the runs that `out` has already; one that did not come to its end begins again, and replaces
-            what it had written.
+        resume: Leave out the runs that `out` has already; one that did not come to its end goes on from its checkpoint,
+            or where there is none, begins again. Either way it replaces what it had written.
         watch: Makes observers of a run.
         tell: Told of each run that is over.
+        announce: Told which run goes on from which round; not where several run at once.
 
     Raises:
         ScenarioError: `out` has a run of another scenario or of another version.
@@ -81,7 +83,10 @@ def run(
     try:
         if left:
             alone = min(jobs, len(left)) == 1
-            how = _in_turn(left, plan.question, out, watch) if alone else _at_once(left, plan.question, out, jobs)
+            if alone:
+                how = _in_turn(left, plan.question, out, resume, watch, announce)
+            else:
+                how = _at_once(left, plan.question, out, resume, jobs)
             for cell, result in how:
                 take(cell, result)
     finally:
@@ -94,21 +99,34 @@ def _in_turn(
     cells: Sequence[Cell],
     question: str,
     out: Path | None,
+    resume: bool,
     watch: Callable[[Cell], AbstractContextManager[Sequence[Observer]]],
+    announce: Callable[[str], None],
 ) -> Iterator[tuple[Cell, dict[str, Any]]]:
     with experiment.workers_for(cell.scenario for cell in cells) as compute:
         for cell in cells:
             with watch(cell) as observers:
                 folder = out and out / cell.path
-                yield cell, experiment.run(cell, compute, observers=observers, out=folder, question=question)
+                yield (
+                    cell,
+                    experiment.run(
+                        cell,
+                        compute,
+                        observers=observers,
+                        out=folder,
+                        question=question,
+                        resume=resume,
+                        announce=announce,
+                    ),
+                )
 
 
 def _at_once(
-    cells: Sequence[Cell], question: str, out: Path | None, jobs: int
+    cells: Sequence[Cell], question: str, out: Path | None, resume: bool, jobs: int
 ) -> Iterator[tuple[Cell, dict[str, Any]]]:
     with _processes(min(jobs, len(cells))) as executor:
         running: dict[Future[dict[str, Any]], Cell] = {
-            executor.submit(_alone, cell, question, out and out / cell.path): cell for cell in cells
+            executor.submit(_alone, cell, question, out and out / cell.path, resume): cell for cell in cells
         }
         try:
             for future in as_completed(running):
@@ -140,12 +158,12 @@ def _start() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _alone(cell: Cell, question: str, out: Path | None) -> dict[str, Any]:
+def _alone(cell: Cell, question: str, out: Path | None, resume: bool) -> dict[str, Any]:
     try:
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             with inline(buffer=cell.scenario.compute.buffer)() as compute:
-                return experiment.run(cell, compute, out=out, question=question)
+                return experiment.run(cell, compute, out=out, question=question, resume=resume)
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
     except KeyboardInterrupt:

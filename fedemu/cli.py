@@ -2,17 +2,19 @@
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedemu import campaign, comparison, experiment, guest, replay, summary, verify
-from fedemu.errors import Fault, FedemuError, ScenarioError
+from fedemu import campaign, certs, comparison, experiment, export, guard, guest, replay, summary, verify
+from fedemu.errors import Fault, FedemuError, RunError, ScenarioError
 from fedemu.events import Observer
 from fedemu.net.proxy.sockets import Address, address
 from fedemu.observers.console import Console
@@ -22,7 +24,7 @@ from fedemu.proxying.service import Service
 from fedemu.registry import ROOMS, Description, describe
 from fedemu.scenario import Cell, Experiment, Scenario, load, schema
 from fedemu.scenario.presets import PRESETS
-from fedemu.units import Duration
+from fedemu.units import Duration, show_duration
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,27 +71,24 @@ def _arguments() -> argparse.ArgumentParser:
     _take_how(again)
     again.set_defaults(command=_replay)
 
+    recorded = commands.add_parser("export", help="give recorded runs to a real Prometheus, at emulated times")
+    recorded.add_argument(
+        "--openmetrics", required=True, type=Path, metavar="DIR", help="what run --out wrote: of a run, or of a matrix"
+    )
+    recorded.add_argument(
+        "--start",
+        type=_moment,
+        metavar="TIME",
+        help="when the runs begin: RFC 3339, or seconds since 1970; default so that they are over three hours ago",
+    )
+    recorded.add_argument("-o", "--output", type=Path, metavar="FILE", help="write here, for promtool; default stdout")
+    recorded.set_defaults(command=_export)
+
     both = commands.add_parser("verify", help="run a scenario on both clocks and compare emulated times with real ones")
     _take_scenario(both)
     both.set_defaults(command=_verify)
 
-    serve = commands.add_parser("serve", help="run a scenario's server, for clients in other processes")
-    _take_scenario(serve)
-    _take_service(serve)
-    serve.add_argument("--listen", required=True, metavar="ADDR", help="host:port (port 0: a free one) or unix:PATH")
-    serve.set_defaults(command=_serve)
-
-    join = commands.add_parser("join", help="take part in a served run as one client")
-    join.add_argument("--server", required=True, metavar="ADDR", help="host:port or unix:PATH")
-    join.add_argument("--group", required=True, help="a group of the scenario")
-    join.add_argument(
-        "--slot", type=_SLOT, metavar="N", help="which client of the group, from 0; default the next free"
-    )
-    join.add_argument(
-        "--allow", action="append", default=[], metavar="PACKAGE", help="run code of this package if scenarios name it"
-    )
-    join.add_argument("--metrics-port", type=_PORT, metavar="N", help="answer Prometheus here")
-    join.set_defaults(command=_join)
+    _add_served(commands)
 
     proxy = commands.add_parser("proxy", help="put an emulated link in front of any TCP service, on the real clock")
     for option, text in (("--listen", "where clients connect to (port 0: a free one)"), ("--upstream", "the service")):
@@ -118,14 +117,75 @@ def _arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_served(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add what serves clients in other processes."""
+    serve = commands.add_parser("serve", help="run a scenario's server, for clients in other processes")
+    _take_scenario(serve)
+    _take_service(serve)
+    serve.add_argument("--listen", required=True, metavar="ADDR", help="host:port (port 0: a free one) or unix:PATH")
+    _take_certificates(serve, "clients need a certificate from these authorities")
+    serve.add_argument("--tokens", type=Path, metavar="FILE", help="clients need one of these tokens")
+    serve.add_argument(
+        "--insecure", action="store_true", help="listen beyond this machine without TLS, or for whoever wants to join"
+    )
+    serve.set_defaults(command=_serve)
+
+    join = commands.add_parser("join", help="take part in a served run as one client")
+    join.add_argument("--server", required=True, metavar="ADDR", help="host:port or unix:PATH")
+    join.add_argument("--group", required=True, help="a group of the scenario")
+    join.add_argument(
+        "--slot", type=_SLOT, metavar="N", help="which client of the group, from 0; default the next free"
+    )
+    join.add_argument(
+        "--allow", action="append", default=[], metavar="PACKAGE", help="run code of this package if scenarios name it"
+    )
+    _take_certificates(join, "talk TLS, with a server that has a certificate from these authorities")
+    join.add_argument(
+        "--token", metavar="TOKEN", help="what the server asks for; @FILE reads it there; default $FEDEMU_TOKEN"
+    )
+    join.add_argument(
+        "--insecure", action="store_true", help="show the token to a server beyond this machine without TLS"
+    )
+    join.add_argument("--metrics-port", type=_PORT, metavar="N", help="answer Prometheus here")
+    join.set_defaults(command=_join)
+
+    made = commands.add_parser("certs", help="write certificates and tokens for clients on other machines")
+    made.add_argument("folder", type=Path, metavar="DIR", help="write there; nothing is replaced")
+    made.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name or IP address by which clients reach the server, beside localhost; may be repeated",
+    )
+    made.add_argument(
+        "--days", type=_DAYS, default=365, metavar="N", help="how long the certificates are valid; default 365"
+    )
+    made.add_argument(
+        "--tokens", dest="scenario", metavar="SCENARIO", help="write a token for each group and client of it, too"
+    )
+    _take_sets(made)
+    made.set_defaults(command=_certs)
+
+
 def _take_scenario(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scenario", metavar="SCENARIO", help="scenario file (YAML)")
-    parser.add_argument(
-        "--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", help="replace a key: rounds.goal=8"
-    )
+    _take_sets(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="replace the seed")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the run directory here; it must not exist yet")
     _take_how(parser)
+
+
+def _take_sets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", help="replace a key: rounds.goal=8"
+    )
+
+
+def _take_certificates(parser: argparse.ArgumentParser, trust: str) -> None:
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="own certificate (PEM)")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM)")
+    parser.add_argument("--tls-ca", type=Path, metavar="FILE", help=f"{trust} (PEM)")
 
 
 def _take_how(parser: argparse.ArgumentParser) -> None:
@@ -163,6 +223,7 @@ _PORT, _SLOT = _number_to(65535), _number_to(2**32 - 1)
 
 _SEED = _number_to(2**63 - 1)
 _JOBS = _number_to(1024, least=1)
+_DAYS = _number_to(36500, least=1)
 
 
 def _address(text: str) -> Address:
@@ -177,6 +238,16 @@ def _duration(text: str) -> float:
         return TypeAdapter[float](Duration).validate_python(text)
     except ValidationError as error:
         raise argparse.ArgumentTypeError(str(error.errors()[0]["ctx"]["error"])) from None
+
+
+def _moment(text: str) -> datetime:
+    with suppress(ValueError, OverflowError):
+        return datetime.fromtimestamp(float(text), UTC)
+    with suppress(ValueError):
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a moment; write e.g. 2026-11-21T08:00:00Z, or 1795248000")
 
 
 def _load(arguments: argparse.Namespace, clock: str | None, transport: str | None) -> Experiment:
@@ -218,6 +289,7 @@ def _run(arguments: argparse.Namespace) -> int:
         resume=arguments.resume,
         watch=lambda cell: _watched(cell, arguments, silent=plan.is_grid),
         tell=tell,
+        announce=lambda text: _tell(f"fedemu: {text}"),
     )
     if plan.is_grid:
         _say(comparison.as_text(comparison.compared(runs)))
@@ -234,6 +306,24 @@ def _replay(arguments: argparse.Namespace) -> int:
             _say(verdict.text)
             status = status if verdict.identical else 1
     return status
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    runs, now = export.recorded(arguments.openmetrics), datetime.now(UTC)
+    start = arguments.start or datetime.fromtimestamp(export.default_start(runs, now.timestamp()), UTC)
+    length = max(run.length for run in runs)
+    if start.timestamp() < 0 or start.timestamp() + length > now.timestamp():
+        fault = f"{start.isoformat()} and {show_duration(length)} of emulated time do not lie in the past"
+        raise ScenarioError([Fault("--start", 1, "start", fault)])
+    path = arguments.output
+    try:
+        with nullcontext(sys.stdout) if path is None else path.open("w", encoding="utf-8", newline="\n") as file:
+            export.write(runs, start.timestamp(), file)
+    except OSError as error:
+        raise RunError(f"{path or 'stdout'} cannot be written: {error.strerror}") from error
+    what, end = runs[0].label if len(runs) == 1 else f"{len(runs)} runs", start + timedelta(seconds=length)
+    _tell(f"fedemu: {what}: {show_duration(length)} of emulated time, from {start.isoformat()} to {end.isoformat()}")
+    return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -274,6 +364,11 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise ScenarioError([Fault(arguments.scenario, 1, "availability", fault)])
     plan = _load(arguments, "real", "grpc")
     cell = _only(plan, arguments, "served")
+    tls, tokens, opened = guard.of_server(
+        arguments.listen, _certificates(arguments), arguments.tokens, cell.scenario.slots, insecure=arguments.insecure
+    )
+    if opened:
+        _tell(f"fedemu: --insecure: {arguments.listen} is open to other machines: {opened}")
     with experiment.workers(cell.scenario) as compute, _watched(cell, arguments) as observers:
         result = experiment.run(
             cell,
@@ -282,26 +377,55 @@ def _serve(arguments: argparse.Namespace) -> int:
             out=arguments.out,
             question=plan.question,
             listen=arguments.listen,
-            announce=lambda address: _tell(f"fedemu: serving {plan.name} at {address}"),
+            tls=tls,
+            tokens=tokens,
+            announce=lambda text: _tell(f"fedemu: {text}"),
         )
         _say(summary.of_run(result))
     return 0
 
 
+def _certificates(arguments: argparse.Namespace) -> guard.Certificates:
+    return guard.Certificates(arguments.tls_cert, arguments.tls_key, arguments.tls_ca)
+
+
 def _join(arguments: argparse.Namespace) -> int:
+    tls, token = guard.of_client(
+        arguments.server,
+        _certificates(arguments),
+        arguments.token or os.environ.get("FEDEMU_TOKEN", ""),
+        insecure=arguments.insecure,
+    )
     with ExitStack() as stack:
 
         def observe(scenario: Scenario) -> Sequence[Observer]:
-            return [] if arguments.metrics_port is None else [stack.enter_context(_metrics(scenario, arguments))]
+            return (
+                []
+                if arguments.metrics_port is None
+                else [stack.enter_context(_metrics(scenario, scenario.name, arguments))]
+            )
 
         guest.join(
             arguments.server,
             arguments.group,
             arguments.slot,
+            tls=tls,
+            token=token,
             allow=arguments.allow,
             observe=observe,
             announce=lambda text: _tell(f"fedemu: {text}"),
         )
+    return 0
+
+
+def _certs(arguments: argparse.Namespace) -> int:
+    clients = None
+    if arguments.scenario is not None:
+        clients = _only(load(arguments.scenario, arguments.set), arguments, "served").scenario.slots
+    elif arguments.set:
+        raise ScenarioError([Fault("--set", 1, "set", "no meaning without --tokens")])
+    for path in certs.write(arguments.folder, hosts=arguments.host, days=arguments.days, clients=clients):
+        _say(str(path))
     return 0
 
 
@@ -326,7 +450,8 @@ def _watched(cell: Cell, arguments: argparse.Namespace, *, silent: bool = False)
     with ExitStack() as stack:
         observers: list[Observer] = []
         if arguments.metrics_port is not None:
-            observers.append(stack.enter_context(_metrics(cell.scenario, arguments)))
+            label = "/".join(filter(None, (cell.scenario.name, cell.path)))
+            observers.append(stack.enter_context(_metrics(cell.scenario, label, arguments)))
         if not arguments.quiet and not silent:
             observers.append(stack.enter_context(Console(rounds=stop.rounds, target=stop.accuracy)))
         yield observers
@@ -335,8 +460,8 @@ def _watched(cell: Cell, arguments: argparse.Namespace, *, silent: bool = False)
 
 
 @contextmanager
-def _metrics(scenario: Scenario, arguments: argparse.Namespace) -> Iterator[Metrics]:
-    metrics = Metrics(run=scenario.name, clock=scenario.clock)
+def _metrics(scenario: Scenario, run: str, arguments: argparse.Namespace) -> Iterator[Metrics]:
+    metrics = Metrics(run=run, clock=scenario.clock, target=scenario.stop.accuracy)
     with metrics.serve(arguments.metrics_port) as port:
         _tell(f"fedemu: metrics at http://localhost:{port}/metrics")
         yield metrics

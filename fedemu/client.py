@@ -35,18 +35,14 @@ from fedemu.rng import stream
 from fedemu.types import Bytes, ClientView, Encoded, Payload, Seconds, State, Vector
 
 
-async def join(conversation: Conversation, group: str, slot: int | None) -> pb.Welcome:
+async def join(conversation: Conversation, group: str, slot: int | None, token: str | None = None) -> pb.Welcome:
     """Say who wants to take part; return the server's welcome. This takes no emulated time.
 
     Raises:
         PeerError: The server will not have this client.
         NetworkError: The connection is gone.
     """
-    hello = (
-        pb.Hello(protocol=PROTOCOL, group=group)
-        if slot is None
-        else pb.Hello(protocol=PROTOCOL, group=group, slot=slot)
-    )
+    hello = pb.Hello(protocol=PROTOCOL, group=group, slot=slot, token=token)
 
     async def ask() -> Message:
         await conversation.send(Message(hello))

@@ -18,6 +18,8 @@ from typing import Any, Literal
 from fedemu import __version__
 from fedemu import clock as clocks
 from fedemu.attendance import Crowd
+from fedemu.checkpoint import Checkpoint, load, not_resumable
+from fedemu.client import Memory
 from fedemu.client import join as say_hello
 from fedemu.clock import Clock, RealClock, VirtualClock, finish
 from fedemu.compute._base import Compute
@@ -31,13 +33,18 @@ from fedemu.net.delivery import Exchange
 from fedemu.net.emulated import EmulatedChannel
 from fedemu.net.grpc import GrpcTransport
 from fedemu.net.memory import MemoryTransport
+from fedemu.net.tls import Tls
 from fedemu.observers.jsonl import JsonLines
 from fedemu.observers.result import Outcome
 from fedemu.rounds import RoundPolicy, Rounds, Score, Stop
 from fedemu.scenario import Cell, Scenario, as_yaml
 from fedemu.server import Server
-from fedemu.types import ClientView, Vector
+from fedemu.tokens import Tokens
+from fedemu.types import ClientId, ClientView, Seconds, Vector
 from fedemu.world import World
+
+EVERY: Seconds = 10.0
+"""Real seconds from one checkpoint to the next."""
 
 
 def run(
@@ -48,7 +55,11 @@ def run(
     out: Path | None = None,
     question: str = "",
     listen: str | None = None,
+    tls: Tls | None = None,
+    tokens: Tokens | None = None,
     announce: Callable[[str], None] = lambda _: None,
+    resume: bool = False,
+    every: Seconds = EVERY,
 ) -> dict[str, Any]:
     """Run one cell to its end and return its outcome, the content of `result.json`.
 
@@ -59,7 +70,11 @@ def run(
         out: The run directory, made if it is not there; None writes nothing. It is valid whatever ends the run.
         question: First comment line of the scenario that is written there.
         listen: Serve clients that are processes of their own, here (`host:port` or `unix:PATH`); None runs them too.
-        announce: Told the address where the server listens.
+        tls: Of that server; None talks in the open.
+        tokens: What those clients need to join; None lets in whoever comes.
+        announce: Told, for people, where the server listens, whom it refused, and the round that is gone on from.
+        resume: Go on from the checkpoint in `out`, if there is one.
+        every: Real seconds from one checkpoint to the next at least.
 
     Raises:
         FedemuError: The run failed.
@@ -78,10 +93,16 @@ def run(
         except OSError as error:
             raise RunError(f"{out} cannot be written: {error.strerror}") from error
     with JsonLines(out and out / "events.jsonl") as log, _calm(scenario.clock):
-        play = _Play(scenario, learning, recipe, compute, (log, outcome, *observers))
+        checkpoint = None
+        if out is not None and listen is None and not_resumable(scenario) is None:
+            saved = load(out) if resume else None
+            if saved is not None:
+                announce(f"{out}: going on from round {saved.facts['round']}")
+            checkpoint = Checkpoint(out, compute, learning, lambda: log.digest, saved, _timer(every))
+        play = _Play(scenario, learning, recipe, compute, (log, outcome, *observers), checkpoint)
         play.begin()
         try:
-            main = play.alone() if listen is None else play.serve(listen, announce)
+            main = play.alone() if listen is None else play.serve(listen, tls, tokens, announce)
             clocks.run(main, virtual=scenario.clock == "virtual")
         except BaseExceptionGroup as group:
             play.end("failed")
@@ -99,6 +120,8 @@ def run(
             )
             if out is not None:
                 (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if checkpoint is not None:
+        checkpoint.remove()
     return result
 
 
@@ -117,6 +140,20 @@ def workers(scenario: Scenario) -> Iterator[Compute]:
     start = inline(buffer=settings.buffer) if alone else pool(workers=several, buffer=settings.buffer)
     with start() as compute:
         yield compute
+
+
+def _timer(every: Seconds) -> Callable[[], bool]:
+    """Return what tells, when it is asked, whether so much real time has passed since it last said so."""
+    last = time.monotonic()
+
+    def is_due() -> bool:
+        nonlocal last
+        if time.monotonic() < last + every:
+            return False
+        last = time.monotonic()
+        return True
+
+    return is_due
 
 
 @contextmanager
@@ -155,10 +192,15 @@ class _Play:
         recipe: Recipe,
         compute: Compute,
         observers: Sequence[Observer],
+        checkpoint: Checkpoint | None,
     ) -> None:
-        self._scenario, self._learning, self._recipe, self._compute = scenario, learning, recipe, compute
-        self._observers = observers
+        self._scenario, self._learning, self._recipe = scenario, learning, recipe
+        self._compute = compute if checkpoint is None else checkpoint
+        self._observers, self._checkpoint = observers, checkpoint
+        self._memories: dict[ClientId, Memory] = {}
         self._strategy = learning.strategy(next(iter(scenario.clients)))
+        if checkpoint is not None:
+            self._strategy = self._strategy._replace(aggregate=checkpoint.aggregation(self._strategy.aggregate))
         self._last = 0.0
         self._ended = False
 
@@ -186,16 +228,17 @@ class _Play:
 
             for view, online in world.online():
                 participant = world.participant(view, lambda job: self._compute.train(self._recipe, job))
+                self._memories[view.client] = participant.memory
                 await crowd.add(participant, online, partial(enter, view))
             await self._rounds(world, server, clock, crowd)
 
-    async def serve(self, listen: str, announce: Callable[[str], None]) -> None:
+    async def serve(self, listen: str, tls: Tls | None, tokens: Tokens | None, announce: Callable[[str], None]) -> None:
         """Run the server alone, and the rounds once all clients have come."""
         clock = RealClock()
         world = World(self._scenario, self._learning, clock, self._emit, None)
-        server = self._server(world, clock)
-        async with GrpcTransport(listen).serve(server.serve) as address:
-            announce(address)
+        server = self._server(world, clock, tokens)
+        async with GrpcTransport(listen, tls=tls, refused=announce).serve(server.serve) as address:
+            announce(f"serving {self._scenario.name} at {address}")
             await self._rounds(world, server, clock, None)
 
     def begin(self) -> None:
@@ -211,7 +254,7 @@ class _Play:
             )
         )
 
-    def _server(self, world: World, clock: Clock) -> Server:
+    def _server(self, world: World, clock: Clock, tokens: Tokens | None = None) -> Server:
         return Server(
             world.seats,
             scenario=self._recipe.resolved,
@@ -220,6 +263,7 @@ class _Play:
             emit=self._emit,
             seed=self._scenario.seed,
             check=self._strategy.aggregate.fault,
+            tokens=tokens,
         )
 
     async def _rounds(self, world: World, server: Server, clock: Clock, crowd: Crowd | None) -> None:
@@ -255,6 +299,7 @@ class _Play:
             clock=clock,
             emit=self._emit,
             seed=scenario.seed,
+            between=None if self._checkpoint is None else partial(self._write_down, self._checkpoint, server),
         )
         del weights  # nobody needs the first model when there is a second
         for ready in [self._compute.warm(self._recipe) for _ in range(self._compute.workers)]:
@@ -270,6 +315,9 @@ class _Play:
         if crowd is not None:
             crowd.leave()
         self.end(reason, end)
+
+    def _write_down(self, checkpoint: Checkpoint, server: Server, rounds: Rounds, number: int) -> None:
+        checkpoint.close(number, rounds, server, self._memories)
 
     async def _evaluate(self, weights: Vector, clock: Clock) -> Score:
         jobs = [self._compute.evaluate(self._recipe, weights, part) for part in range(self._learning.parts)]

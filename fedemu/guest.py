@@ -15,6 +15,7 @@ from fedemu.learning import Recipe
 from fedemu.links._base import Retry
 from fedemu.net.channel import Conversation
 from fedemu.net.grpc import GrpcTransport
+from fedemu.net.tls import Tls
 from fedemu.rng import stream
 from fedemu.scenario import Scenario, foreign
 from fedemu.world import World
@@ -28,6 +29,8 @@ def join(
     group: str,
     slot: int | None,
     *,
+    tls: Tls | None = None,
+    token: str | None = None,
     allow: Sequence[str] = (),
     observe: Callable[[Scenario], Sequence[Observer]] = lambda _: (),
     announce: Callable[[str], None] = lambda _: None,
@@ -40,6 +43,8 @@ def join(
         address: `host:port` or `unix:PATH`.
         group: Of the scenario.
         slot: Which client of the group, from 0; None takes the next free one.
+        tls: Authorities that the server's certificate may come from, and this client's own; None talks in the open.
+        token: What the server asks for, if it does.
         allow: Packages whose code the scenario may name.
         observe: Makes observers, once the scenario is known.
         announce: Told what happens to the connection, for people.
@@ -51,7 +56,8 @@ def join(
     """
     with inline()() as compute:
         try:
-            clocks.run(_Guest(address, group, slot, allow, observe, announce, compute).stay(), virtual=False)
+            guest = _Guest(address, GrpcTransport(tls=tls), group, slot, token, allow, observe, announce, compute)
+            clocks.run(guest.stay(), virtual=False)
         except BaseExceptionGroup as error:
             raise first_of(error) from error
 
@@ -62,14 +68,17 @@ class _Guest:
     def __init__(
         self,
         address: str,
+        transport: GrpcTransport,
         group: str,
         slot: int | None,
+        token: str | None,
         allow: Sequence[str],
         observe: Callable[[Scenario], Sequence[Observer]],
         announce: Callable[[str], None],
         compute: Compute,
     ) -> None:
-        self._address, self._group, self._slot, self._allow = address, group, slot, allow
+        self._address, self._transport, self._allow = address, transport, allow
+        self._group, self._slot, self._token = group, slot, token
         self._observe, self._announce, self._compute = observe, announce, compute
         self._held = False
         self._observers: Sequence[Observer] | None = None
@@ -82,9 +91,9 @@ class _Guest:
         tries, lost = 0, clock.now()
         while True:
             try:
-                conversation = Conversation(await GrpcTransport().connect(self._address), limit=0)
+                conversation = Conversation(await self._transport.connect(self._address), limit=0)
                 try:
-                    welcome = await say_hello(conversation, self._group, self._slot)
+                    welcome = await say_hello(conversation, self._group, self._slot, self._token)
                     tries = 0
                     await self._take_part(conversation, welcome.client, welcome.scenario)
                 finally:

@@ -92,6 +92,7 @@ class Rounds:
         clock: Waits.
         emit: Takes the events.
         seed: Of the run.
+        between: Called after each round that has made a model, with its number; may set `weights` and `state`.
     """
 
     def __init__(
@@ -109,9 +110,10 @@ class Rounds:
         clock: Clock,
         emit: Observer,
         seed: int,
+        between: Callable[["Rounds", int], None] | None = None,
     ) -> None:
-        self.weights = weights
-        self._server, self._strategy, self._state = server, strategy, state
+        self.weights, self.state = weights, state
+        self._server, self._strategy, self._between = server, strategy, between
         self._policy, self._select, self._stop = policy, select, stop
         self._evaluate, self._every = evaluate, every
         self._clock, self._emit, self._seed = clock, emit, seed
@@ -151,6 +153,8 @@ class Rounds:
                     due = self._every is not None and self._round - max(self._evaluated, 0) >= self._every
                     if closed and due and await self._reaches_target():
                         return "accuracy", end
+                    if closed and self._between is not None:
+                        self._between(self, self._round)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -248,14 +252,14 @@ class Rounds:
             if len(chosen) > room or len({*chosen} & idle.keys()) < len(chosen):
                 raise ValueError(f"it chose {chosen}; expected at most {room} of {len(idle)} idle clients, each once")
         for client in chosen:
-            extras = self._strategy.broadcast(self._state, idle[client], stream(self._seed, "broadcast", client, *key))
+            extras = self._strategy.broadcast(self.state, idle[client], stream(self._seed, "broadcast", client, *key))
             assignment = self._server.assign(
                 idle[client],
                 self._round,
                 self.weights,
                 extras,
                 selection=self._asked,
-                keep=self._strategy.aggregate.needs_base,
+                keep=self._strategy.aggregate.needs_base or self._between is not None,
             )
             self._open[assignment] = self._clock.now()
         return chosen
@@ -300,7 +304,7 @@ class Rounds:
     def _aggregate(self) -> None:
         rng = stream(self._seed, "aggregate", self._round)
         aggregate = self._strategy.aggregate
-        self.weights, self._state = aggregate.finish(self._total, self.weights, self._state, rng)
+        self.weights, self.state = aggregate.finish(self._total, self.weights, self.state, rng)
         self._total, self._taken = aggregate.start(), []
         self._server.version += 1
         self._closed = self._round

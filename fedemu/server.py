@@ -30,6 +30,7 @@ from fedemu.net.messages import PROTOCOL, Message
 from fedemu.packing import Packing
 from fedemu.rng import stream
 from fedemu.sessions import Arrival, Assignment, Loss, Seat, Session
+from fedemu.tokens import Tokens
 from fedemu.types import ClientId, ClientView, Extras, Seconds, Update, Vector
 
 REMEMBERED = 4
@@ -50,6 +51,7 @@ class Server:
         emit: Takes the events.
         seed: Of the run; for the waits of retries.
         check: Says what is wrong with an update, in the eyes of the algorithm; None if nothing is.
+        tokens: What clients need to join; None lets in whoever comes.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Server:
         emit: Observer,
         seed: int,
         check: Callable[[Update], str | None] = lambda _: None,
+        tokens: Tokens | None = None,
     ) -> None:
         self.inbox: asyncio.Queue[Arrival | Loss] = asyncio.Queue()
         self.version = 0
@@ -71,7 +74,7 @@ class Server:
         """With what the server has learned of each client."""
         self._packing = Packing(parameters, seed, check)
         self._scenario, self._parameters, self._seed = scenario, parameters, seed
-        self._clock, self._emit = clock, emit
+        self._clock, self._emit, self._tokens = clock, emit, tokens
         self._sessions: dict[ClientId, Session] = {}
         self._turns: dict[ClientId, tuple[int, int]] = {}
         """Round and turn of each client's last task: they go on if it leaves and comes back."""
@@ -104,6 +107,12 @@ class Server:
         while client in self._sessions:
             await self._change()
 
+    @property
+    def open_work(self) -> list[Assignment]:
+        """Tasks that are not concluded: on their way, worked on, late, or with an update in the inbox."""
+        work = (assignment for session in self._sessions.values() for assignment in session.work.values())
+        return [assignment for assignment in work if assignment.state != "concluded"]
+
     def assign(
         self, view: ClientView, round: int, weights: Vector, extras: Extras, *, selection: int = 0, keep: bool = False
     ) -> Assignment:
@@ -115,7 +124,7 @@ class Server:
             weights: The model.
             extras: What the algorithm sends beside it.
             selection: Number of the selection in which the client was chosen.
-            keep: Remember the model that it starts from, until the task is concluded.
+            keep: Remember what it starts from, until the task is concluded.
         """
         session = self._sessions[view.client]
         last, turns = self._turns.get(view.client, (round, 0))
@@ -129,7 +138,7 @@ class Server:
         assignment = session.work[round, turn] = Assignment(view, round, turn, self.version, session.channel, now)
         packed = self._packing.pack(session, assignment, weights)
         if keep or session.seat.by_difference:
-            assignment.model = packed.model
+            assignment.model, assignment.extras = packed.model, extras
         task = pb.Task(version=self.version, reference=packed.reference, accepted=self._accepted.get(view.client))
         message = Message(task, {"model": packed.payload, **extras})
         sending = self._send(session, assignment, message, now)
@@ -242,19 +251,23 @@ class Server:
             raise PeerError("INVALID_ARGUMENT", f"{type(hello).__name__} where Hello was expected")
         if hello.protocol != PROTOCOL:
             raise PeerError("FAILED_PRECONDITION", f"protocol {hello.protocol}; this server speaks {PROTOCOL}")
+        slot = hello.slot if hello.HasField("slot") else None
+        opened = self._seats.keys() if self._tokens is None else self._tokens.open(hello.token, hello.group, slot)
         seats = [seat for seat in self._seats.values() if seat.view.group == hello.group]
         if not seats:
             groups = dict.fromkeys(seat.view.group for seat in self._seats.values())
             raise PeerError("NOT_FOUND", f"no group {hello.group!r}; there are {', '.join(groups)}")
-        if hello.HasField("slot"):
-            if hello.slot >= len(seats):
-                raise PeerError("NOT_FOUND", f"no slot {hello.slot} in {hello.group}; it has 0..{len(seats) - 1}")
-            if seats[hello.slot].view.client in self._sessions:
-                raise PeerError("ALREADY_EXISTS", f"slot {hello.slot} of {hello.group} is in use")
-            return seats[hello.slot]
-        free = next((seat for seat in seats if seat.view.client not in self._sessions), None)
+        if slot is not None:
+            if slot >= len(seats):
+                raise PeerError("NOT_FOUND", f"no slot {slot} in {hello.group}; it has 0..{len(seats) - 1}")
+            if seats[slot].view.client in self._sessions:
+                raise PeerError("ALREADY_EXISTS", f"slot {slot} of {hello.group} is in use")
+            return seats[slot]
+        mine = [seat for seat in seats if seat.view.client in opened]
+        free = next((seat for seat in mine if seat.view.client not in self._sessions), None)
         if free is None:
-            raise PeerError("RESOURCE_EXHAUSTED", f"all {len(seats)} slots of {hello.group} are in use")
+            which = hello.group if len(mine) == len(seats) else f"{hello.group} for this token"
+            raise PeerError("RESOURCE_EXHAUSTED", f"all {len(mine)} slots of {which} are in use")
         return free
 
     def _take(self, session: Session, message: Message) -> None:
@@ -358,13 +371,13 @@ class Server:
     def _lose(self, assignment: Assignment, reason: str) -> None:
         wasted = assignment.down.sent + assignment.up
         self._emit(UpdateLost(**assignment.about(self._clock), reason=reason, wasted=wasted))
-        assignment.state, assignment.model = "concluded", None
+        assignment.state, assignment.model, assignment.extras = "concluded", None, {}
         assignment.answer = pb.Answer(verdict=pb.Answer.VERDICT_LATE, reason=reason)  # should it come after all
         self.inbox.put_nowait(Loss(assignment))
         self._changed.set()
 
     def _conclude(self, assignment: Assignment, verdict: "pb.Answer.Verdict", reason: str = "") -> None:
-        assignment.state, assignment.model = "concluded", None
+        assignment.state, assignment.model, assignment.extras = "concluded", None, {}
         assignment.answer = pb.Answer(verdict=verdict, reason=reason)
         self._reply(assignment)
         self._changed.set()

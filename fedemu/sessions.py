@@ -11,7 +11,7 @@ from fedemu.links._base import Retry
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Conversation
 from fedemu.net.emulated import EmulatedChannel, Meter
-from fedemu.types import Bytes, ClientView, Seconds, Update, Vector
+from fedemu.types import Bytes, ClientView, Extras, Seconds, Update, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Assignment:
     """When it was given."""
     model: Vector | None = None
     """What the client starts from, where anybody will ask."""
+    extras: Extras = field(default_factory=dict)
+    """What the algorithm sent beside the model, where anybody will ask."""
     state: Literal["open", "arrived", "concluded"] = "open"
     """The client works on it; its update is in the inbox; it was taken, refused or lost."""
     late: bool = False

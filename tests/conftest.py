@@ -102,7 +102,7 @@ class Federation:
         models: The global models that were evaluated.
     """
 
-    def __init__(self, clients, clock, *, seed=1):
+    def __init__(self, clients, clock, *, seed=1, tokens=None):
         self.clients, self.clock, self.seed = clients, clock, seed
         self.events, self.jobs, self.models = [], [], []
         self.conversations, self.tasks = {}, {}
@@ -122,6 +122,7 @@ class Federation:
             clock=clock,
             emit=self.events.append,
             seed=seed,
+            tokens=tokens,
         )
 
     def _seat(self, name):

@@ -13,9 +13,10 @@ ROOT = Path(fedemu.__file__).parent
 LAYERS = {
     "nouns": "types errors events rng units",
     "rooms": "datasets partitioners models strategies selectors codecs links devices availabilities",
-    "wire": "clock loop compute net client attendance sessions packing server rounds",
+    "wire": "clock loop compute net client attendance sessions packing tokens server rounds",
     "views": "observers summary comparison",
-    "assembly": "registry keys scenario learning wiring world experiment campaign guest replay verify proxying",
+    "assembly": "registry keys scenario learning wiring world checkpoint experiment campaign guest replay verify export"
+    " certs guard proxying",
     "door": "cli __init__ __main__",
 }
 """Where each part of the house stands. A new one needs a place here."""

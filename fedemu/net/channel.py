@@ -46,6 +46,7 @@ class Transport(Protocol):
 
         Raises:
             NetworkError: Nobody answers there.
+            PeerError: The two ends do not trust each other.
         """
         ...
 

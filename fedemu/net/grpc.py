@@ -9,6 +9,7 @@ import contextvars
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from grpc import aio
@@ -17,6 +18,8 @@ from fedemu.errors import NetworkError, PeerError
 from fedemu.loop import standstill
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Serve
+from fedemu.net.diagnosis import refusal as refusal_at
+from fedemu.net.tls import Tls
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["Federation"]
 _METHOD = _SERVICE.methods_by_name["Participate"]
@@ -34,7 +37,14 @@ _OPTIONS: list[tuple[str, Any]] = [
 CLOSING = 0.5
 """Seconds that an end of a connection waits for the other to agree."""
 
-_PEERS_FAULT = {"INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND", "ALREADY_EXISTS", "RESOURCE_EXHAUSTED"}
+_PEERS_FAULT = {
+    "INVALID_ARGUMENT",
+    "FAILED_PRECONDITION",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "RESOURCE_EXHAUSTED",
+    "UNAUTHENTICATED",
+}
 """Statuses by which a server says that it will not have this client; all others are the network's."""
 
 
@@ -107,10 +117,14 @@ class GrpcTransport:
 
     Args:
         listen: Where `serve` listens.
+        tls: Of the end that serves or connects; None talks in the open.
+        refused: Told, for people, whom the server has sent away, and why.
     """
 
-    def __init__(self, listen: str = "127.0.0.1:0") -> None:
-        self._listen = listen
+    def __init__(
+        self, listen: str = "127.0.0.1:0", *, tls: Tls | None = None, refused: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._listen, self._tls, self._refused = listen, tls, refused
 
     @asynccontextmanager
     async def serve(self, handler: Serve) -> AsyncIterator[str]:
@@ -126,6 +140,7 @@ class GrpcTransport:
             # shielded: gRPC cancels this one when the connection breaks, while ours has its books to close
             refusal = await asyncio.shield(handlers.create_task(handle(context), context=emulated.copy()))
             if refusal is not None:
+                self._refused(f"refused {unquote(context.peer())}: {refusal}")
                 await context.abort(grpc.StatusCode[refusal.status], refusal.text)
 
         emulated, handlers = contextvars.copy_context(), asyncio.TaskGroup()
@@ -146,7 +161,10 @@ class GrpcTransport:
         if port_text.isdigit() and int(port_text) > 65535:  # gRPC would take it modulo 65536
             raise NetworkError(f"cannot listen on {self._listen}: ports end at 65535")
         try:
-            port = server.add_insecure_port(self._listen)
+            if self._tls is None:
+                port = server.add_insecure_port(self._listen)
+            else:
+                port = server.add_secure_port(self._listen, self._tls.of_server())
         except RuntimeError as error:
             raise NetworkError(f"cannot listen on {self._listen}: {error}") from error
         await server.start()
@@ -156,12 +174,15 @@ class GrpcTransport:
         return await standstill(self._connect(address), f"connect to {address}")
 
     async def _connect(self, address: str) -> _ClientChannel:
-        channel = aio.insecure_channel(address, options=_OPTIONS)
+        if self._tls is None:
+            channel = aio.insecure_channel(address, options=_OPTIONS)
+        else:
+            channel = aio.secure_channel(address, self._tls.of_client(), options=_OPTIONS)
         state = channel.get_state(try_to_connect=True)
         while state is not grpc.ChannelConnectivity.READY:
             if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
                 await channel.close()
-                raise NetworkError(f"nobody answers at {address}")
+                raise await refusal_at(address, self._tls) or NetworkError(f"nobody answers at {address}")
             await channel.wait_for_state_change(state)
             state = channel.get_state(try_to_connect=True)
         return _ClientChannel(channel)

@@ -23,6 +23,8 @@ from fedemu.events import (
     Measurement,
     RoundClosed,
     RoundFailed,
+    RunFinished,
+    RunStarted,
     TargetReached,
     TaskEvent,
     TaskSent,
@@ -68,15 +70,21 @@ class Metrics:
     Args:
         run: Name of the run.
         clock: virtual or real.
+        target: Accuracy that stops the run, 0..1; None without one.
     """
 
-    def __init__(self, *, run: str, clock: str) -> None:
+    def __init__(self, *, run: str, clock: str, target: float | None = None) -> None:
         self.registry = _Registry(run=run, clock=clock)
         gauge, counter = partial(Gauge, registry=self.registry), partial(Counter, registry=self.registry)
         times = partial(Histogram, registry=self.registry, buckets=DURATIONS)
+        self._about = gauge("fedemu_run_info", "What run it is", ["seed", "version"])
+        self._over = gauge("fedemu_run_finished", "1 once the run is over, else 0")
         self._time = gauge("fedemu_run_seconds", "Emulated time of the last event")
         self._accuracy = gauge("fedemu_accuracy_ratio", "Test accuracy of the global model")
-        self._accuracy.set(math.nan)
+        self._loss = gauge("fedemu_loss", "Test loss of the global model")
+        self._target = gauge("fedemu_target_accuracy_ratio", "Accuracy that stops the run")
+        for known, value in ((self._accuracy, None), (self._loss, None), (self._target, target)):
+            known.set(math.nan if value is None else value)
         self._to_target = gauge("fedemu_time_to_target_seconds", "Emulated time when a target was reached", ["target"])
         self._rounds = counter("fedemu_rounds_total", "Rounds that ended", ["outcome"])
         self._duration = times("fedemu_round_seconds", "Emulated duration of closed rounds")
@@ -159,10 +167,15 @@ class Metrics:
                 self._duration.observe(event.duration)
                 for trip in trips:
                     self._updates.labels(trip.group, "aggregated").inc()
+            case RunStarted():
+                self._about.labels(str(event.seed), event.version).set(1)
+            case RunFinished():
+                self._over.set(1)
             case RoundFailed():
                 self._rounds.labels("failed").inc()
             case Evaluated():
                 self._accuracy.set(event.accuracy)
+                self._loss.set(event.loss if math.isfinite(event.loss) else math.nan)
             case TargetReached():
                 self._to_target.labels(f"{event.accuracy:g}").set(self._closed)
             case ClientJoined():

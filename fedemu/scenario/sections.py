@@ -18,7 +18,7 @@ from fedemu.scenario.link import Link, with_preset
 from fedemu.scenario.rounds import Rounds
 from fedemu.scenario.shared import ServerLink, Shared
 from fedemu.scenario.training import TrainingKeys
-from fedemu.types import Training
+from fedemu.types import ClientId, Training
 from fedemu.units import DURATIONS, Count, Duration, Ratio, Size
 
 
@@ -206,6 +206,11 @@ class Scenario(Keys):
     @property
     def num_clients(self) -> int:
         return sum(group.count for group in self.clients.values())
+
+    @property
+    def slots(self) -> dict[str, list[ClientId]]:
+        """The clients of each group."""
+        return {name: [f"{name}/{slot}" for slot in range(group.count)] for name, group in self.clients.items()}
 
     @property
     def cohort(self) -> int:

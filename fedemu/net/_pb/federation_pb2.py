@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10\x66\x65\x64\x65ration.proto\x12\tfedemu.v1\"\xbd\x03\n\x05\x46rame\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.fedemu.v1.HelloH\x00\x12%\n\x07welcome\x18\x02 \x01(\x0b\x32\x12.fedemu.v1.WelcomeH\x00\x12\x1f\n\x04task\x18\x03 \x01(\x0b\x32\x0f.fedemu.v1.TaskH\x00\x12%\n\x07receipt\x18\x04 \x01(\x0b\x32\x12.fedemu.v1.ReceiptH\x00\x12#\n\x06update\x18\x05 \x01(\x0b\x32\x11.fedemu.v1.UpdateH\x00\x12#\n\x06\x61nswer\x18\x06 \x01(\x0b\x32\x11.fedemu.v1.AnswerH\x00\x12#\n\x06\x63\x61ncel\x18\x07 \x01(\x0b\x32\x11.fedemu.v1.CancelH\x00\x12)\n\tabandoned\x18\x08 \x01(\x0b\x32\x14.fedemu.v1.AbandonedH\x00\x12%\n\x07goodbye\x18\t \x01(\x0b\x32\x12.fedemu.v1.GoodbyeH\x00\x12!\n\x05ready\x18\n \x01(\x0b\x32\x10.fedemu.v1.ReadyH\x00\x12\x0f\n\x05\x63hunk\x18\x0f \x01(\x0cH\x00\x12\"\n\x07vectors\x18\x0e \x03(\x0b\x32\x11.fedemu.v1.VectorB\t\n\x07\x63ontent\"4\n\x06Vector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\":\n\nAssignment\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x0c\n\x04turn\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"D\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\r\n\x05group\x18\x02 \x01(\t\x12\x11\n\x04slot\x18\x03 \x01(\rH\x00\x88\x01\x01\x42\x07\n\x05_slot\"+\n\x07Welcome\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x10\n\x08scenario\x18\x02 \x01(\t\"\x07\n\x05Ready\"\x95\x01\n\x04Task\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12(\n\treference\x18\x03 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\'\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x0b\x32\x15.fedemu.v1.Assignment\"4\n\x07Receipt\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\"\x97\x01\n\x06Update\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0cnum_examples\x18\x03 \x01(\x04\x12\x11\n\tnum_steps\x18\x04 \x01(\x04\x12\x12\n\ntrain_loss\x18\x05 \x01(\x01\x12\x14\n\x0csquared_loss\x18\x06 \x01(\x01\"\xd0\x01\n\x06\x41nswer\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12*\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.fedemu.v1.Answer.Verdict\x12\x0e\n\x06reason\x18\x03 \x01(\t\"_\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10VERDICT_ACCEPTED\x10\x01\x12\x10\n\x0cVERDICT_LATE\x10\x02\x12\x13\n\x0fVERDICT_REFUSED\x10\x03\"3\n\x06\x43\x61ncel\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\"T\n\tAbandoned\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04sent\x18\x03 \x01(\x04\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t2C\n\nFederation\x12\x35\n\x0bParticipate\x12\x10.fedemu.v1.Frame\x1a\x10.fedemu.v1.Frame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10\x66\x65\x64\x65ration.proto\x12\tfedemu.v1\"\xbd\x03\n\x05\x46rame\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.fedemu.v1.HelloH\x00\x12%\n\x07welcome\x18\x02 \x01(\x0b\x32\x12.fedemu.v1.WelcomeH\x00\x12\x1f\n\x04task\x18\x03 \x01(\x0b\x32\x0f.fedemu.v1.TaskH\x00\x12%\n\x07receipt\x18\x04 \x01(\x0b\x32\x12.fedemu.v1.ReceiptH\x00\x12#\n\x06update\x18\x05 \x01(\x0b\x32\x11.fedemu.v1.UpdateH\x00\x12#\n\x06\x61nswer\x18\x06 \x01(\x0b\x32\x11.fedemu.v1.AnswerH\x00\x12#\n\x06\x63\x61ncel\x18\x07 \x01(\x0b\x32\x11.fedemu.v1.CancelH\x00\x12)\n\tabandoned\x18\x08 \x01(\x0b\x32\x14.fedemu.v1.AbandonedH\x00\x12%\n\x07goodbye\x18\t \x01(\x0b\x32\x12.fedemu.v1.GoodbyeH\x00\x12!\n\x05ready\x18\n \x01(\x0b\x32\x10.fedemu.v1.ReadyH\x00\x12\x0f\n\x05\x63hunk\x18\x0f \x01(\x0cH\x00\x12\"\n\x07vectors\x18\x0e \x03(\x0b\x32\x11.fedemu.v1.VectorB\t\n\x07\x63ontent\"4\n\x06Vector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\":\n\nAssignment\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x0c\n\x04turn\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"b\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\r\n\x05group\x18\x02 \x01(\t\x12\x11\n\x04slot\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05token\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_slotB\x08\n\x06_token\"+\n\x07Welcome\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x10\n\x08scenario\x18\x02 \x01(\t\"\x07\n\x05Ready\"\x95\x01\n\x04Task\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12(\n\treference\x18\x03 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\'\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x0b\x32\x15.fedemu.v1.Assignment\"4\n\x07Receipt\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\"\x97\x01\n\x06Update\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0cnum_examples\x18\x03 \x01(\x04\x12\x11\n\tnum_steps\x18\x04 \x01(\x04\x12\x12\n\ntrain_loss\x18\x05 \x01(\x01\x12\x14\n\x0csquared_loss\x18\x06 \x01(\x01\"\xd0\x01\n\x06\x41nswer\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12*\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.fedemu.v1.Answer.Verdict\x12\x0e\n\x06reason\x18\x03 \x01(\t\"_\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10VERDICT_ACCEPTED\x10\x01\x12\x10\n\x0cVERDICT_LATE\x10\x02\x12\x13\n\x0fVERDICT_REFUSED\x10\x03\"3\n\x06\x43\x61ncel\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\"T\n\tAbandoned\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04sent\x18\x03 \x01(\x04\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t2C\n\nFederation\x12\x35\n\x0bParticipate\x12\x10.fedemu.v1.Frame\x1a\x10.fedemu.v1.Frame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,27 +38,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNMENT']._serialized_start=533
   _globals['_ASSIGNMENT']._serialized_end=591
   _globals['_HELLO']._serialized_start=593
-  _globals['_HELLO']._serialized_end=661
-  _globals['_WELCOME']._serialized_start=663
-  _globals['_WELCOME']._serialized_end=706
-  _globals['_READY']._serialized_start=708
-  _globals['_READY']._serialized_end=715
-  _globals['_TASK']._serialized_start=718
-  _globals['_TASK']._serialized_end=867
-  _globals['_RECEIPT']._serialized_start=869
-  _globals['_RECEIPT']._serialized_end=921
-  _globals['_UPDATE']._serialized_start=924
-  _globals['_UPDATE']._serialized_end=1075
-  _globals['_ANSWER']._serialized_start=1078
-  _globals['_ANSWER']._serialized_end=1286
-  _globals['_ANSWER_VERDICT']._serialized_start=1191
-  _globals['_ANSWER_VERDICT']._serialized_end=1286
-  _globals['_CANCEL']._serialized_start=1288
-  _globals['_CANCEL']._serialized_end=1339
-  _globals['_ABANDONED']._serialized_start=1341
-  _globals['_ABANDONED']._serialized_end=1425
-  _globals['_GOODBYE']._serialized_start=1427
-  _globals['_GOODBYE']._serialized_end=1452
-  _globals['_FEDERATION']._serialized_start=1454
-  _globals['_FEDERATION']._serialized_end=1521
+  _globals['_HELLO']._serialized_end=691
+  _globals['_WELCOME']._serialized_start=693
+  _globals['_WELCOME']._serialized_end=736
+  _globals['_READY']._serialized_start=738
+  _globals['_READY']._serialized_end=745
+  _globals['_TASK']._serialized_start=748
+  _globals['_TASK']._serialized_end=897
+  _globals['_RECEIPT']._serialized_start=899
+  _globals['_RECEIPT']._serialized_end=951
+  _globals['_UPDATE']._serialized_start=954
+  _globals['_UPDATE']._serialized_end=1105
+  _globals['_ANSWER']._serialized_start=1108
+  _globals['_ANSWER']._serialized_end=1316
+  _globals['_ANSWER_VERDICT']._serialized_start=1221
+  _globals['_ANSWER_VERDICT']._serialized_end=1316
+  _globals['_CANCEL']._serialized_start=1318
+  _globals['_CANCEL']._serialized_end=1369
+  _globals['_ABANDONED']._serialized_start=1371
+  _globals['_ABANDONED']._serialized_end=1455
+  _globals['_GOODBYE']._serialized_start=1457
+  _globals['_GOODBYE']._serialized_end=1482
+  _globals['_FEDERATION']._serialized_start=1484
+  _globals['_FEDERATION']._serialized_end=1551
 # @@protoc_insertion_point(module_scope)

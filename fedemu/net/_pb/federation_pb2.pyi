@@ -56,14 +56,16 @@ class Assignment(_message.Message):
     def __init__(self, round: _Optional[int] = ..., turn: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "group", "slot")
+    __slots__ = ("protocol", "group", "slot", "token")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     group: str
     slot: int
-    def __init__(self, protocol: _Optional[int] = ..., group: _Optional[str] = ..., slot: _Optional[int] = ...) -> None: ...
+    token: str
+    def __init__(self, protocol: _Optional[int] = ..., group: _Optional[str] = ..., slot: _Optional[int] = ..., token: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("client", "scenario")
