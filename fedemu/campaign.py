@@ -66,7 +66,7 @@ def run(
         FedemuError: A run failed; those that were over are in `out`.
         KeyboardInterrupt: It was interrupted.
     """
-    found = _finished(plan, out) if resume and out is not None else {}
+    found = finished(plan, out) if resume and out is not None else {}
     runs: dict[str, Run] = {}
 
     def take(cell: Cell, result: dict[str, Any], *, is_old: bool = False) -> None:
@@ -175,7 +175,7 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _finished(plan: Experiment, out: Path) -> dict[str, dict[str, Any]]:
+def finished(plan: Experiment, out: Path) -> dict[str, dict[str, Any]]:
     """Return the results of the runs in a directory that have come to their end, by the path of their cell.
 
     Raises:

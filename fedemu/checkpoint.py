@@ -6,24 +6,21 @@ checkpoint tells, vectors are zeros of the right length, and so time, links, ses
 were. Then the vectors that were there take their places, and the log must be the same so far.
 """
 
-import json
 import math
-import os
 import shutil
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from fedemu import __version__
+from fedemu import __version__, durable
 from fedemu.client import Memory
 from fedemu.compute._base import Compute, Job, Learned, Recipe
+from fedemu.durable import Saved
 from fedemu.errors import RunError
 from fedemu.learning import Learning
 from fedemu.rng import stream
@@ -56,45 +53,13 @@ def not_resumable(scenario: Scenario) -> str | None:
     return None
 
 
-class Saved(NamedTuple):
-    """The content of a checkpoint."""
-
-    facts: Mapping[str, Any]
-    """What goes through JSON."""
-    vectors: Mapping[str, torch.Tensor]
-
-
 def load(folder: Path) -> Saved | None:
     """Return the checkpoint of a run directory; None if there is none, or it is another version's."""
     try:
-        with safe_open(folder / FILE, "pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            if facts["version"] != __version__:
-                return None
-            return Saved(facts, {name: file.get_tensor(name) for name in file.offset_keys()})
-    except (OSError, SafetensorError):
+        saved = durable.load(folder / FILE)
+    except ValueError:
         return None
-
-
-def store(folder: Path, saved: Saved) -> None:
-    """Write a checkpoint in place of the last one: all of it or nothing, also when the power fails.
-
-    Raises:
-        RunError: It cannot be written.
-    """
-    path = folder / FILE
-    new = path.with_suffix(".new")
-    try:
-        path.parent.mkdir(exist_ok=True)
-        save_file(dict(saved.vectors), new, {"facts": json.dumps(saved.facts)})
-        for written in (new, path.parent):  # the content, then the name
-            descriptor = os.open(written, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-            if written == new:
-                new.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"the checkpoint {path} cannot be written: {error}") from error
+    return saved if saved is not None and saved.facts["version"] == __version__ else None
 
 
 class Checkpoint:
@@ -193,7 +158,7 @@ class Checkpoint:
             if number == self._past.facts["round"]:
                 self._take_back(rounds, server, memories)
         elif self._is_due() and (saved := self._snapshot(number, rounds, server, memories)) is not None:
-            store(self._folder, saved)
+            durable.store(self._folder / FILE, saved)
 
     def aggregation(self, usual: Aggregation) -> Aggregation:
         """Return the aggregation that leaves the model alone before the checkpoint, and then does as usual."""

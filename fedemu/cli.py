@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedemu import campaign, certs, comparison, experiment, export, guard, guest, replay, summary, verify
+from fedemu import campaign, certs, comparison, enrolment, experiment, export, guard, guest, replay, summary, tc, verify
 from fedemu.errors import Fault, FedemuError, RunError, ScenarioError
 from fedemu.events import Observer
 from fedemu.net.proxy.sockets import Address, address
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append(here)  # a kind may be package.module:builder, in a file beside the scenario's author
     arguments = _arguments().parse_args(argv)
     with suppress(ValueError):  # not the main thread of a program that calls us
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+        # as Ctrl-C, of which event loops know how to end; what a handler raises anywhere, C code may swallow
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         status: int = arguments.command(arguments)
     except ScenarioError as error:
@@ -104,6 +106,13 @@ def _arguments() -> argparse.ArgumentParser:
     proxy.add_argument("--metrics-port", type=_PORT, metavar="N", help="answer Prometheus here (0: a free port)")
     proxy.set_defaults(command=_proxy)
 
+    kernel = commands.add_parser("tc", help="print a link as the commands by which a Linux kernel shapes it")
+    kernel.add_argument("scenario", metavar="SCENARIO", help="scenario file (YAML)")
+    _take_sets(kernel)
+    kernel.add_argument("--group", required=True, help="a group of the scenario; its clients have links alike")
+    kernel.add_argument("--device", default="eth0", metavar="DEVICE", help="the client's network device; default eth0")
+    kernel.set_defaults(command=_tc)
+
     check = commands.add_parser("check", help="report every fault of scenarios as file:line: key: fault")
     check.add_argument("scenarios", nargs="+", metavar="SCENARIO", help="scenario file (YAML)")
     check.set_defaults(command=_check)
@@ -122,11 +131,20 @@ def _add_served(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     serve = commands.add_parser("serve", help="run a scenario's server, for clients in other processes")
     _take_scenario(serve)
     _take_service(serve)
+    serve.add_argument(
+        "--resume", action="store_true", help="go on with --out, where a server has left off; else begin"
+    )
     serve.add_argument("--listen", required=True, metavar="ADDR", help="host:port (port 0: a free one) or unix:PATH")
     _take_certificates(serve, "clients need a certificate from these authorities")
     serve.add_argument("--tokens", type=Path, metavar="FILE", help="clients need one of these tokens")
     serve.add_argument(
         "--insecure", action="store_true", help="listen beyond this machine without TLS, or for whoever wants to join"
+    )
+    serve.add_argument(
+        "--enrol",
+        type=_duration,
+        metavar="TIME",
+        help="wait for clients first, until none has come or gone for so long: they are the counts of their groups",
     )
     serve.set_defaults(command=_serve)
 
@@ -145,6 +163,12 @@ def _add_served(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     join.add_argument(
         "--insecure", action="store_true", help="show the token to a server beyond this machine without TLS"
+    )
+    join.add_argument(
+        "--kernel", metavar="DEVICE", help="have the kernel shape this network device as the client's link, with tc"
+    )
+    join.add_argument(
+        "--memory", type=Path, metavar="DIR", help="keep there what the algorithm remembers, for who is killed"
     )
     join.add_argument("--metrics-port", type=_PORT, metavar="N", help="answer Prometheus here")
     join.set_defaults(command=_join)
@@ -364,11 +388,32 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise ScenarioError([Fault(arguments.scenario, 1, "availability", fault)])
     plan = _load(arguments, "real", "grpc")
     cell = _only(plan, arguments, "served")
+    listen, slots = arguments.listen, cell.scenario.slots
+    clients = slots if arguments.enrol is None else dict.fromkeys(slots)
     tls, tokens, opened = guard.of_server(
-        arguments.listen, _certificates(arguments), arguments.tokens, cell.scenario.slots, insecure=arguments.insecure
+        listen, _certificates(arguments), arguments.tokens, clients, insecure=arguments.insecure
     )
     if opened:
-        _tell(f"fedemu: --insecure: {arguments.listen} is open to other machines: {opened}")
+        _tell(f"fedemu: --insecure: {listen} is open to other machines: {opened}")
+    if arguments.enrol is not None:
+        counts = enrolment.counts_of(arguments.out) if arguments.resume else None
+        if counts is None:
+            listen, counts = enrolment.enrol(
+                listen,
+                list(slots),
+                quiet=arguments.enrol,
+                tls=tls,
+                tokens=tokens,
+                announce=lambda text: _tell(f"fedemu: {text}"),
+            )
+        arguments.set += enrolment.settings(counts)
+        plan = _load(arguments, "real", "grpc")
+        cell = _only(plan, arguments, "served")
+    found = campaign.finished(plan, arguments.out) if arguments.resume else {}
+    if cell.path in found:
+        _tell(f"fedemu: {arguments.out}: the run is over")
+        _say(summary.of_run(found[cell.path]))
+        return 0
     with experiment.workers(cell.scenario) as compute, _watched(cell, arguments) as observers:
         result = experiment.run(
             cell,
@@ -376,10 +421,11 @@ def _serve(arguments: argparse.Namespace) -> int:
             observers=observers,
             out=arguments.out,
             question=plan.question,
-            listen=arguments.listen,
+            listen=listen,
             tls=tls,
             tokens=tokens,
             announce=lambda text: _tell(f"fedemu: {text}"),
+            resume=arguments.resume,
         )
         _say(summary.of_run(result))
     return 0
@@ -412,6 +458,8 @@ def _join(arguments: argparse.Namespace) -> int:
             tls=tls,
             token=token,
             allow=arguments.allow,
+            memory=arguments.memory,
+            kernel=arguments.kernel,
             observe=observe,
             announce=lambda text: _tell(f"fedemu: {text}"),
         )
@@ -426,6 +474,18 @@ def _certs(arguments: argparse.Namespace) -> int:
         raise ScenarioError([Fault("--set", 1, "set", "no meaning without --tokens")])
     for path in certs.write(arguments.folder, hosts=arguments.host, days=arguments.days, clients=clients):
         _say(str(path))
+    return 0
+
+
+def _tc(arguments: argparse.Namespace) -> int:
+    scenario = _only(load(arguments.scenario, arguments.set), arguments, "shaped").scenario
+    commands = tc.commands(scenario, arguments.group, arguments.device, file=arguments.scenario)
+    for note in tc.left_out(scenario.clients[arguments.group].link):
+        _say(f"# {note}")
+    for command in commands:
+        _say(str(command))
+    for words in tc.undoing(commands):
+        _say(f"# undo: {shlex.join(words)}")
     return 0
 
 

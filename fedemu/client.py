@@ -35,18 +35,40 @@ from fedemu.rng import stream
 from fedemu.types import Bytes, ClientView, Encoded, Payload, Seconds, State, Vector
 
 
-async def join(conversation: Conversation, group: str, slot: int | None, token: str | None = None) -> pb.Welcome:
+async def join(
+    conversation: Conversation,
+    group: str,
+    slot: int | None,
+    token: str | None = None,
+    host: str = "",
+    enrolled: Callable[[], None] = lambda: None,
+    *,
+    kernel: bool = False,
+) -> pb.Welcome:
     """Say who wants to take part; return the server's welcome. This takes no emulated time.
+
+    Args:
+        conversation: To the server.
+        group: Of the scenario.
+        slot: Which client of the group; None takes one that is free.
+        token: What the server asks for, if it does.
+        host: Where this client runs; empty for one in the server's own process.
+        enrolled: Told that the run has not begun; the connection ends when it does.
+        kernel: The kernel here shapes this client's link, in both directions.
 
     Raises:
         PeerError: The server will not have this client.
-        NetworkError: The connection is gone.
+        NetworkError: The connection is gone, or the enrolment is over.
     """
-    hello = pb.Hello(protocol=PROTOCOL, group=group, slot=slot, token=token)
+    hello = pb.Hello(protocol=PROTOCOL, group=group, slot=slot, token=token, host=host, kernel=kernel)
 
     async def ask() -> Message:
         await conversation.send(Message(hello))
-        return await conversation.receive()
+        answer = await conversation.receive()
+        while isinstance(answer.header, pb.Enrolled):
+            enrolled()
+            answer = await conversation.receive()
+        return answer
 
     welcome = (await standstill(ask(), f"join as {group}/{slot}")).header
     if not isinstance(welcome, pb.Welcome):
@@ -61,11 +83,38 @@ class Memory:
     state: State = field(default_factory=dict)
     learned: tuple[tuple[int, int], State] | None = None
     """Round and turn of the last task that was trained, and what to remember if its update is accepted."""
+    task: tuple[int, int] | None = None
+    """Round and turn of the task in which `state` was learned."""
+    keep: "Callable[[Memory], None]" = lambda _: None
+    """Called when something was learned, before anybody else hears of it."""
+    doubt: Callable[[str], None] = lambda _: None
+    """Told, for people, if what is remembered is not what the server thinks."""
+
+    def learn(self, task: tuple[int, int], state: State) -> None:
+        """Take what was learned in a task, which is remembered once its update is accepted."""
+        self.learned = task, state
+        self.keep(self)
 
     def commit(self, task: tuple[int, int]) -> None:
         """Remember what was learned in a task; nothing happens if that is not the last one, or is done."""
         if self.learned is not None and self.learned[0] == task:
-            self.state, self.learned = self.learned[1], None
+            self.state, self.task, self.learned = self.learned[1], task, None
+
+    def agree(self, accepted: tuple[int, int] | None) -> None:
+        """Remember what the server thinks.
+
+        Args:
+            accepted: The last task of which it has accepted an update; None, there is none.
+        """
+        if accepted is None:
+            if self.state:
+                self.doubt("the server begins anew, and so does this client: what it remembered is forgotten")
+            self.state, self.task = {}, None
+            return
+        self.commit(accepted)
+        if self.state and self.task != accepted:
+            known, last = (f"round {task[0]}, turn {task[1]}" for task in (self.task or (0, 0), accepted))
+            self.doubt(f"this client remembers {known}, but the server has an update of {last} from another one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +252,8 @@ class _Desk:
         if self._is_current(task.assignment):  # it comes again, since the receipt was lost
             return
         self.clear()
-        if task.HasField("accepted"):  # the answer may have been lost
-            self._client.memory.commit((task.accepted.round, task.accepted.turn))
+        accepted = (task.accepted.round, task.accepted.turn) if task.HasField("accepted") else None
+        self._client.memory.agree(accepted)  # the answer may have been lost
         weights, extras = self._unpacked(task, message.vectors)
         assignment = self._current = _Assignment(task.assignment.round, task.assignment.turn)
         event = TaskReceived(
@@ -261,7 +310,7 @@ class _Desk:
     async def _work(self, assignment: _Assignment, version: int, moment: Seconds) -> None:
         try:
             learned, moment = await self._train(assignment, moment)
-            self._client.memory.learned = (assignment.round, assignment.turn), learned.state
+            self._client.memory.learn((assignment.round, assignment.turn), learned.state)
             await self._deliver(assignment, version, learned, moment)
         except NetworkError as error:
             self._abandon(assignment, f"undelivered: update {error}")

@@ -8,6 +8,7 @@ known time of delivery.
 import asyncio
 import contextlib
 import math
+import time
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar, cast
@@ -66,6 +67,15 @@ class RealClock:
 
     def start(self) -> None:
         self._origin = asyncio.get_running_loop().time()
+
+    @property
+    def zero(self) -> float:
+        """When it was 0, in seconds since 1970."""
+        return time.time() - self.now()
+
+    def go_on(self, zero: float, least: Seconds) -> None:
+        """Count from a moment in the past, in seconds since 1970; at least so long ago, if that clock was set back."""
+        self._origin = asyncio.get_running_loop().time() - max(time.time() - zero, least)
 
     def now(self) -> Seconds:
         return 0.0 if self._origin is None else asyncio.get_running_loop().time() - self._origin
@@ -157,7 +167,12 @@ async def finish(work: "Future[T]", clock: Clock, when: Seconds, key: Key) -> tu
     """
     loop = asyncio.get_running_loop()
     flight = clock.flight(when, key, patience=float("inf"))
-    work.add_done_callback(lambda _: loop.is_closed() or loop.call_soon_threadsafe(flight.land))
+
+    def land(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(flight.land)
+
+    work.add_done_callback(land)
     try:
         moment = await flight
     except asyncio.CancelledError:

@@ -9,7 +9,7 @@ A Measurement is told to observers and is not part of the log.
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -38,6 +38,16 @@ class RunFinished(Event):
     """accuracy, rounds, time, interrupted or failed."""
     time: Seconds
     """When the last round closed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResumed(Event):
+    """The server was gone, and goes on; what clients were at is lost, what they were told was accepted is not."""
+
+    round: int
+    """The last one that made a model."""
+    down: Seconds
+    """Since the last event before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +149,8 @@ class UpdateLost(TaskEvent):
     """The server will not use an update of this client in this round."""
 
     reason: str
-    """late, unused (it came in time, but the run ended before a round could use it), or one that starts with
-    `undelivered` or `client left`."""
+    """late, unused (it came in time, but the run ended before a round could use it), `the server stopped`, or one that
+    starts with `undelivered` or `client left`."""
     wasted: Bytes
     """Bytes of this assignment that crossed the links for nothing, both directions and all attempts together, as far as
     the server knew then. Copies that crossed later or unseen are not in it; `observers/trips.py` counts them."""
@@ -159,19 +169,21 @@ class TransferEnded(TaskEvent):
     """up or down."""
     outcome: str
     """delivered; dropped: it left, and does not arrive; reset; refused; down: the link was, for too long; cut: the
-    sender gave it up."""
+    sender gave it up; handed: to a kernel that shapes the link, and only that knows when it arrives."""
     bytes: Bytes
     """Of the message, that the link carried."""
     wire: Bytes
-    """Bytes on the wire if all of it had left: with headers, and with what was lost and sent again."""
+    """Bytes on the wire if all of it had left: with headers, and with what was lost and sent again; of one that was
+    handed over, only those of the message."""
     began: Seconds
     """When its first byte was put on the link: a stall, or waiting for a link that is down, comes before it."""
     queued: Seconds
-    """How much longer it took than with nothing beside it, and with the link up; 0 for one that has not left."""
+    """How much longer it took than with nothing beside it, and with the link up; 0 for one that has not left. Of one
+    that was handed over, in shared pipes alone."""
     retransmitted: int
-    """Segments that were lost and sent again; 0 for one that has not left."""
+    """Segments that were lost and sent again; 0 for one that has not left, or was handed over."""
     delay: Seconds | None
-    """From the last byte's leaving to the arrival; None for one that does not arrive."""
+    """From the last byte's leaving to the arrival; None for one that does not arrive, or was handed over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +252,31 @@ def as_record(event: Event) -> dict[str, Any]:
 def as_line(event: Event) -> str:
     """Return the event as one line of JSON, without the newline; the same event gives the same bytes."""
     return _encode(as_record(event))
+
+
+def from_record(record: Mapping[str, Any]) -> Event:
+    """Return the event that `as_record` was given; a number that JSON does not have comes back as nan.
+
+    Raises:
+        KeyError: It is no event.
+        TypeError: It has other fields than this kind of event.
+    """
+    facts = dict(record)
+    kind = _kinds()[facts.pop("event")]
+    for field in dataclasses.fields(kind):
+        if field.type is float and facts.get(field.name, 0) is None:
+            facts[field.name] = math.nan
+        elif isinstance(facts.get(field.name), list):
+            facts[field.name] = tuple(facts[field.name])
+    event: Event = kind(**facts)
+    return event
+
+
+@cache
+def _kinds() -> Mapping[str, Any]:
+    """Return what the log may have, by name."""
+    kinds = {name: kind for name, kind in globals().items() if isinstance(kind, type) and issubclass(kind, Event)}
+    return {name: kind for name, kind in kinds.items() if not issubclass(kind, Measurement)}
 
 
 @cache

@@ -9,13 +9,13 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from fedemu import __version__
+from fedemu import __version__, durable
 from fedemu import clock as clocks
 from fedemu.attendance import Crowd
 from fedemu.checkpoint import Checkpoint, load, not_resumable
@@ -25,8 +25,10 @@ from fedemu.clock import Clock, RealClock, VirtualClock, finish
 from fedemu.compute._base import Compute
 from fedemu.compute.inline import inline
 from fedemu.compute.pool import pool
+from fedemu.durable import Saved
 from fedemu.errors import RunError, first_of
 from fedemu.events import Event, Measurement, Observer, RunFinished, RunStarted
+from fedemu.journal import Journal, recover
 from fedemu.learning import Learning, Recipe
 from fedemu.net.channel import Conversation, Transport
 from fedemu.net.delivery import Exchange
@@ -36,15 +38,18 @@ from fedemu.net.memory import MemoryTransport
 from fedemu.net.tls import Tls
 from fedemu.observers.jsonl import JsonLines
 from fedemu.observers.result import Outcome
-from fedemu.rounds import RoundPolicy, Rounds, Score, Stop
+from fedemu.rounds import BEGINNING, RoundPolicy, Rounds, Score, Stop
 from fedemu.scenario import Cell, Scenario, as_yaml
 from fedemu.server import Server
 from fedemu.tokens import Tokens
-from fedemu.types import ClientId, ClientView, Seconds, Vector
+from fedemu.types import ClientId, ClientView, Seconds, Selector, Vector
 from fedemu.world import World
 
 EVERY: Seconds = 10.0
 """Real seconds from one checkpoint to the next."""
+
+RETURN: Seconds = 60.0
+"""So long a server that was started again waits for those who were there before."""
 
 
 def run(
@@ -73,7 +78,7 @@ def run(
         tls: Of that server; None talks in the open.
         tokens: What those clients need to join; None lets in whoever comes.
         announce: Told, for people, where the server listens, whom it refused, and the round that is gone on from.
-        resume: Go on from the checkpoint in `out`, if there is one.
+        resume: Go on from what `out` has, if there is something.
         every: Real seconds from one checkpoint to the next at least.
 
     Raises:
@@ -92,14 +97,20 @@ def run(
             new.replace(out / "scenario.yaml")  # whoever resumes finds all of it or nothing
         except OSError as error:
             raise RunError(f"{out} cannot be written: {error.strerror}") from error
-    with JsonLines(out and out / "events.jsonl") as log, _calm(scenario.clock):
-        checkpoint = None
-        if out is not None and listen is None and not_resumable(scenario) is None:
+    past = None
+    if resume and out is not None and listen is not None:
+        past = recover(out, keeps_late=scenario.rounds.for_the_late == "keep")
+    kept = 0 if past is None else past.log.kept
+    with JsonLines(out and out / "events.jsonl", kept=kept) as log, _calm(scenario.clock), ExitStack() as stack:
+        checkpoint = journal = None
+        if out is not None and listen is not None:
+            journal = stack.enter_context(Journal(out, log, past))
+        elif out is not None and not_resumable(scenario) is None:
             saved = load(out) if resume else None
             if saved is not None:
                 announce(f"{out}: going on from round {saved.facts['round']}")
             checkpoint = Checkpoint(out, compute, learning, lambda: log.digest, saved, _timer(every))
-        play = _Play(scenario, learning, recipe, compute, (log, outcome, *observers), checkpoint)
+        play = _Play(scenario, learning, recipe, compute, (log, outcome, *observers), checkpoint, journal)
         play.begin()
         try:
             main = play.alone() if listen is None else play.serve(listen, tls, tokens, announce)
@@ -120,8 +131,11 @@ def run(
             )
             if out is not None:
                 (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if checkpoint is not None:
-        checkpoint.remove()
+    if out is not None and play.weights is not None:
+        durable.store(out / "model.safetensors", Saved({"version": __version__}, learning.layout.split(play.weights)))
+    for written in (checkpoint, journal):
+        if written is not None:
+            written.remove()
     return result
 
 
@@ -193,10 +207,13 @@ class _Play:
         compute: Compute,
         observers: Sequence[Observer],
         checkpoint: Checkpoint | None,
+        journal: Journal | None,
     ) -> None:
         self._scenario, self._learning, self._recipe = scenario, learning, recipe
         self._compute = compute if checkpoint is None else checkpoint
-        self._observers, self._checkpoint = observers, checkpoint
+        self._observers, self._checkpoint, self._journal = observers, checkpoint, journal
+        self.weights: Vector | None = None
+        """The last global model."""
         self._memories: dict[ClientId, Memory] = {}
         self._strategy = learning.strategy(next(iter(scenario.clients)))
         if checkpoint is not None:
@@ -234,15 +251,28 @@ class _Play:
 
     async def serve(self, listen: str, tls: Tls | None, tokens: Tokens | None, announce: Callable[[str], None]) -> None:
         """Run the server alone, and the rounds once all clients have come."""
-        clock = RealClock()
+        clock, journal = RealClock(), self._journal
         world = World(self._scenario, self._learning, clock, self._emit, None)
         server = self._server(world, clock, tokens)
+        past = None if journal is None else journal.past
+        if past is not None:
+            clock.go_on(past.zero, past.log.last)
+            server.recall(past.notes)
+            for event in past.log.ends(clock.now(), past.standing.closed):
+                self._emit(event)
+            announce(f"going on after round {past.standing.closed}, with {len(past.taken)} updates of the next")
         async with GrpcTransport(listen, tls=tls, refused=announce).serve(server.serve) as address:
             announce(f"serving {self._scenario.name} at {address}")
             await self._rounds(world, server, clock, None)
 
     def begin(self) -> None:
-        """Open the log."""
+        """Open the log, or tell all but the log itself what it has."""
+        if self._journal is not None and self._journal.past is not None:
+            for event in self._journal.past.log.events():
+                self._last = event.at
+                for observer in self._observers[1:]:
+                    observer(event)
+            return
         self._emit(
             RunStarted(
                 at=0.0,
@@ -263,6 +293,7 @@ class _Play:
             emit=self._emit,
             seed=self._scenario.seed,
             check=self._strategy.aggregate.fault,
+            keep=None if self._journal is None else self._journal.keep,
             tokens=tokens,
         )
 
@@ -271,8 +302,13 @@ class _Play:
         scenario, learning = self._scenario, self._learning
         strategy = self._strategy
         cohort, policy = scenario.cohort, scenario.rounds
-        weights = learning.initial()
-        state = strategy.init(weights, learning.layout, len(world.views))
+        select, past = policy.select.build(), None if self._journal is None else self._journal.past
+        if past is None:
+            weights = learning.initial()
+            state = strategy.init(weights, learning.layout, len(world.views))
+        else:
+            weights, state = past.weights, past.state
+            past.remind(select)
         rounds = Rounds(
             server,
             strategy=strategy,
@@ -287,7 +323,7 @@ class _Play:
                 barrier=policy.barrier,
                 late=policy.for_the_late,
             ),
-            select=policy.select.build(),
+            select=select,
             stop=Stop(
                 scenario.stop.accuracy,
                 scenario.stop.rounds,
@@ -299,16 +335,24 @@ class _Play:
             clock=clock,
             emit=self._emit,
             seed=scenario.seed,
-            between=None if self._checkpoint is None else partial(self._write_down, self._checkpoint, server),
+            between=partial(self._write_down, server, select, clock),
+            keep=self._checkpoint is not None,
+            standing=BEGINNING if past is None else past.standing,
+            taken=() if past is None else past.taken,
         )
         del weights  # nobody needs the first model when there is a second
         for ready in [self._compute.warm(self._recipe) for _ in range(self._compute.workers)]:
             await finish(ready, clock, clock.now(), ("warm",))
-        await server.wait_for_idle(len(world.views) if crowd is None else crowd.present)
-        clock.start()
+        if past is not None:
+            await server.wait_for(past.log.there, clock.now() + RETURN)
+        else:
+            await server.wait_for_idle(len(world.views) if crowd is None else crowd.present)
+            clock.start()
+            await self._write_down(server, select, clock, rounds, 0)
         if crowd is not None:
             crowd.start()
         reason, end = await rounds.run()
+        self.weights = rounds.weights
         if crowd is not None:
             crowd.end()
         await server.finish(reason)
@@ -316,8 +360,12 @@ class _Play:
             crowd.leave()
         self.end(reason, end)
 
-    def _write_down(self, checkpoint: Checkpoint, server: Server, rounds: Rounds, number: int) -> None:
-        checkpoint.close(number, rounds, server, self._memories)
+    async def _write_down(self, server: Server, select: Selector, clock: Clock, rounds: Rounds, number: int) -> None:
+        if self._checkpoint is not None and number:
+            self._checkpoint.close(number, rounds, server, self._memories)
+        if self._journal is not None:
+            assert isinstance(clock, RealClock)
+            await self._journal.close(rounds, server, select, clock)
 
     async def _evaluate(self, weights: Vector, clock: Clock) -> Score:
         jobs = [self._compute.evaluate(self._recipe, weights, part) for part in range(self._learning.parts)]

@@ -12,19 +12,17 @@ what is said waits in a temporary file, and memory holds a piece for each series
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, NamedTuple, TextIO
+from typing import IO, NamedTuple, TextIO
 
 from prometheus_client import Metric
 from prometheus_client.samples import Sample
 
-from fedemu import events as kinds
 from fedemu.errors import Fault, ScenarioError
-from fedemu.events import Evaluated, Event, Measurement, RoundClosed, RoundFailed, RunFinished, TargetReached
+from fedemu.events import Evaluated, Event, RoundClosed, RoundFailed, RunFinished, TargetReached, from_record
 from fedemu.observers.prometheus import Metrics
 from fedemu.types import Seconds
 
@@ -233,8 +231,7 @@ def _events(path: Path) -> Iterator[Event]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                record = json.loads(line)
-                event = _event(_KINDS[record.pop("event")], record)
+                event = from_record(json.loads(line))
                 if event.at < before:
                     raise ValueError(f"time goes back from {before} s to {event.at} s")
             except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -242,24 +239,3 @@ def _events(path: Path) -> Iterator[Event]:
                 raise ScenarioError([Fault(str(path), number, "event", text)]) from error
             before = event.at
             yield event
-
-
-def _event(kind: Any, record: dict[str, Any]) -> Event:
-    """Return the event that `as_record` was given; a number that JSON does not have comes back as nan."""
-    for name in _numbers(kind):
-        if record.get(name, 0) is None:
-            record[name] = math.nan
-    event: Event = kind(**record)
-    return event
-
-
-@cache
-def _numbers(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind) if field.type is float)
-
-
-_KINDS = {
-    name: kind
-    for name, kind in vars(kinds).items()
-    if isinstance(kind, type) and issubclass(kind, Event) and not issubclass(kind, Measurement)
-}

@@ -24,7 +24,7 @@ def of_server(
     listen: str,
     files: Certificates,
     tokens: Path | None,
-    clients: Mapping[str, Sequence[ClientId]],
+    clients: Mapping[str, Sequence[ClientId] | None],
     *,
     insecure: bool,
 ) -> tuple[Tls | None, Tokens | None, str]:
@@ -34,7 +34,7 @@ def of_server(
         listen: Where it listens.
         files: Its certificate; with an authority, clients need a certificate from there.
         tokens: A file of tokens that clients need; None asks for none.
-        clients: The clients of each group of the scenario.
+        clients: The clients of each group of the scenario; None, any number may come.
         insecure: Listen beyond this machine whatever is open.
 
     Raises:

@@ -3,6 +3,10 @@
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from socket import gethostname
 
 from fedemu import clock as clocks
 from fedemu.client import join as say_hello
@@ -18,10 +22,22 @@ from fedemu.net.grpc import GrpcTransport
 from fedemu.net.tls import Tls
 from fedemu.rng import stream
 from fedemu.scenario import Scenario, foreign
+from fedemu.shaping import Shaping
+from fedemu.shelf import Shelf
+from fedemu.tc import commands, left_out
 from fedemu.world import World
 
 PATIENCE = 300.0
 """Real seconds for which a client looks for a server that does not answer."""
+
+LONGEST = 10.0
+"""Real seconds between two looks at most: a server that was started again waits for its clients a minute."""
+
+GRACE = 20.0
+"""Real seconds for which a client that has enrolled says nothing while the run's server starts."""
+
+GLANCE = Retry(backoff=0.25)
+"""How often it looks for that server."""
 
 
 def join(
@@ -32,6 +48,8 @@ def join(
     tls: Tls | None = None,
     token: str | None = None,
     allow: Sequence[str] = (),
+    kernel: str | None = None,
+    memory: Path | None = None,
     observe: Callable[[Scenario], Sequence[Observer]] = lambda _: (),
     announce: Callable[[str], None] = lambda _: None,
 ) -> None:
@@ -46,17 +64,24 @@ def join(
         tls: Authorities that the server's certificate may come from, and this client's own; None talks in the open.
         token: What the server asks for, if it does.
         allow: Packages whose code the scenario may name.
+        kernel: Network device that the kernel shapes as this client's link says, until the end; None has it emulated.
+        memory: Directory where what the algorithm remembers here is kept; None keeps it as long as this process lives.
         observe: Makes observers, once the scenario is known.
         announce: Told what happens to the connection, for people.
 
     Raises:
         PeerError: The server will not have this client.
         NetworkError: Nobody answered for 5 minutes.
-        RunError: The scenario names code that is not allowed here.
+        RunError: The scenario names code that is not allowed here, the kernel cannot shape the device, or what is to be
+            remembered cannot be written.
+        ScenarioError: The link has what no kernel can do.
     """
-    with inline()() as compute:
+    shelf = Shelf(memory, announce)
+    shaping = None if kernel is None else Shaping(kernel, address)
+    with inline()() as compute, nullcontext() if shaping is None else shaping:
         try:
-            guest = _Guest(address, GrpcTransport(tls=tls), group, slot, token, allow, observe, announce, compute)
+            transport = GrpcTransport(tls=tls)
+            guest = _Guest(address, transport, group, slot, token, allow, shaping, shelf, observe, announce, compute)
             clocks.run(guest.stay(), virtual=False)
         except BaseExceptionGroup as error:
             raise first_of(error) from error
@@ -73,14 +98,19 @@ class _Guest:
         slot: int | None,
         token: str | None,
         allow: Sequence[str],
+        shaping: Shaping | None,
+        shelf: Shelf,
         observe: Callable[[Scenario], Sequence[Observer]],
         announce: Callable[[str], None],
         compute: Compute,
     ) -> None:
         self._address, self._transport, self._allow = address, transport, allow
-        self._group, self._slot, self._token = group, slot, token
-        self._observe, self._announce, self._compute = observe, announce, compute
-        self._held = False
+        self._group, self._slot, self._asked, self._token = group, slot, slot, token
+        self._shaping, self._shelf, self._compute = shaping, shelf, compute
+        self._observe, self._announce = observe, announce
+        self._held = self._enrolled = False
+        self._tries = 0
+        """Since the server answered last."""
         self._observers: Sequence[Observer] | None = None
         self._waits = stream(os.getpid(), "reconnect")  # not part of any result
 
@@ -88,13 +118,21 @@ class _Guest:
         """Join, and join again where the connection breaks."""
         clock = RealClock()
         clock.start()
-        tries, lost = 0, clock.now()
+        lost = clock.now()
         while True:
             try:
                 conversation = Conversation(await self._transport.connect(self._address), limit=0)
                 try:
-                    welcome = await say_hello(conversation, self._group, self._slot, self._token)
-                    tries = 0
+                    welcome = await say_hello(
+                        conversation,
+                        self._group,
+                        self._slot,
+                        self._token,
+                        gethostname(),
+                        self._enrol,
+                        kernel=self._shaping is not None,
+                    )
+                    self._tries, self._enrolled = 0, False
                     await self._take_part(conversation, welcome.client, welcome.scenario)
                 finally:
                     await conversation.aclose()
@@ -103,12 +141,20 @@ class _Guest:
                 # the server may not have noticed yet that the connection broke, and think the slot in use
                 if isinstance(error, PeerError) and not (self._held and error.status == "ALREADY_EXISTS"):
                     raise
-                tries, lost = tries + 1, clock.now() if tries == 0 else lost
-                wait = Retry().wait(tries, self._waits)
+                self._tries, lost = self._tries + 1, clock.now() if self._tries == 0 else lost
+                is_starting = self._enrolled and clock.now() < lost + GRACE
+                wait = (GLANCE if is_starting else Retry()).wait(1 if is_starting else self._tries, self._waits)
+                wait = min(wait, LONGEST)
                 if clock.now() + wait > lost + PATIENCE:
                     raise
-                self._announce(f"{error}; trying again in {wait:.1f} s")
+                if not is_starting:
+                    self._announce(f"{error}; trying again in {wait:.1f} s")
                 await clock.sleep_until(clock.now() + wait)
+
+    def _enrol(self) -> None:
+        if not self._enrolled:
+            self._announce("enrolled; waiting for the run")
+        self._tries, self._enrolled, self._slot = 0, True, self._asked  # a slot that it had was another run's
 
     async def _take_part(self, conversation: Conversation, client: str, resolved: str) -> None:
         mapping = json.loads(resolved)
@@ -121,6 +167,8 @@ class _Guest:
         self._slot, self._held = int(client.partition("/")[2]), True
         recipe = Recipe(resolved)
         learning, clock = recipe(), RealClock()
+        if self._shaping is not None:
+            self._shape(self._shaping, learning.scenario)
         if self._observers is None:
             self._observers = self._observe(learning.scenario)
         observers = self._observers
@@ -135,6 +183,17 @@ class _Guest:
         clock.start()
         conversation.limit = 4 * learning.layout.size
         self._announce(f"joined as {client}: {view.num_examples} examples")
-        participant = world.participant(view, lambda job: self._compute.train(recipe, job))
-        await participant.run(world.behind(view, "up", conversation))
+        kernel = self._shaping is not None
+        participant = replace(
+            world.participant(view, lambda job: self._compute.train(recipe, job), kernel=kernel),
+            memory=self._shelf.memory(client, learning),
+        )
+        await participant.run(world.behind(view, "up", conversation, kernel=kernel))
         self._announce("the run is over")
+
+    def _shape(self, shaping: Shaping, scenario: Scenario) -> None:
+        wanted = commands(scenario, self._group, shaping.device)
+        shaping.shape(wanted)
+        for note in left_out(scenario.clients[self._group].link):
+            self._announce(note)
+        self._announce(f"the kernel shapes {shaping.device}: {len(wanted)} commands of tc and ip")

@@ -7,7 +7,7 @@ With a barrier all clients of a round start together; without, each that finishe
 """
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -17,9 +17,9 @@ from fedemu.errors import RunError, failure_of
 from fedemu.events import Evaluated, Observer, RoundClosed, RoundFailed, RoundStarted, TargetReached
 from fedemu.rng import stream
 from fedemu.server import Server
-from fedemu.sessions import Arrival, Assignment, Loss
+from fedemu.sessions import Arrival, Assignment, Loss, Taken, Told
 from fedemu.strategies._base import Strategy
-from fedemu.types import ClientId, Seconds, Selector, State, Vector
+from fedemu.types import ClientId, Seconds, Selector, State, Update, Vector
 
 PAUSE: Seconds = 1.0
 """From the start of a failed round to the next one at least: clients that can do nothing would fail for ever."""
@@ -76,6 +76,24 @@ class Score(NamedTuple):
     loss: float
 
 
+class Standing(NamedTuple):
+    """How far a run's rounds are."""
+
+    round: int = 0
+    """The last one that closed or failed."""
+    closed: int = 0
+    """The last one that made a model."""
+    evaluated: int = -1
+    """The one whose model was evaluated last."""
+    asked: int = 0
+    """Selections so far."""
+    reached: tuple[float, ...] = ()
+    """Targets that were reached."""
+
+
+BEGINNING = Standing()
+
+
 class Rounds:
     """A run's rounds.
 
@@ -93,6 +111,9 @@ class Rounds:
         emit: Takes the events.
         seed: Of the run.
         between: Called after each round that has made a model, with its number; may set `weights` and `state`.
+        keep: Remember what tasks start from, for `between`.
+        standing: Where to go on.
+        taken: What has come for the round that goes on.
     """
 
     def __init__(
@@ -110,38 +131,46 @@ class Rounds:
         clock: Clock,
         emit: Observer,
         seed: int,
-        between: Callable[["Rounds", int], None] | None = None,
+        between: Callable[["Rounds", int], Awaitable[None]] | None = None,
+        keep: bool = False,
+        standing: Standing = BEGINNING,
+        taken: Sequence[tuple[Taken, Update]] = (),
     ) -> None:
         self.weights, self.state = weights, state
         self._server, self._strategy, self._between = server, strategy, between
+        self._keeps = keep or strategy.aggregate.needs_base
         self._policy, self._select, self._stop = policy, select, stop
         self._evaluate, self._every = evaluate, every
         self._clock, self._emit, self._seed = clock, emit, seed
-        self._round = 0
+        self._round = standing.round
         self._timeless = 0
         """Rounds in a row that took no time."""
-        self._asked = 0
+        self._asked = standing.asked
         """Selections so far."""
         self._asking = (0, 0)
         """Round of the last selection, and its number in that round."""
-        self._closed = 0
+        self._closed = standing.closed
         """The last round that made a model."""
-        self._ahead = sorted({*stop.targets, *([] if stop.accuracy is None else [stop.accuracy])})
+        self._ahead = sorted({*stop.targets, *([] if stop.accuracy is None else [stop.accuracy])} - {*standing.reached})
         """Targets that are not reached yet."""
-        self._evaluated = -1
+        self._evaluated = standing.evaluated
         """The round whose model was evaluated last."""
         self._open: dict[Assignment, Seconds] = {}
         """At work, and since when, in the order in which they were asked; what comes of them matters."""
         self._total = strategy.aggregate.start()
-        self._taken: list[Assignment] = []
-        """Whose updates are in the total. A failed round leaves them to the next."""
+        self._taken: list[Taken] = []
+        """What is in the total. A failed round leaves it to the next."""
+        for task, update in taken:
+            self._take(task, update)
 
     async def run(self) -> tuple[str, Seconds]:
         """Run to the end; return what ended it (accuracy, rounds or time), and when."""
-        reason, end, pause = "rounds", 0.0, 0.0
+        reason, end, pause = "rounds", self._clock.now(), 0.0
         limit = self._clock.timeout_at(self._stop.time)
         try:
             async with limit:
+                if self._closed and self._is_due and await self._reaches_target():
+                    return "accuracy", end
                 while self._stop.rounds is None or self._round < self._stop.rounds:
                     self._round += 1
                     await self._clock.sleep_until(pause)
@@ -150,20 +179,28 @@ class Rounds:
                     end = self._clock.now()
                     pause = end if closed else started + PAUSE
                     self._see_that_time_passes(started, end)
-                    due = self._every is not None and self._round - max(self._evaluated, 0) >= self._every
-                    if closed and due and await self._reaches_target():
-                        return "accuracy", end
                     if closed and self._between is not None:
-                        self._between(self, self._round)
+                        await self._between(self, self._round)
+                    if closed and self._is_due and await self._reaches_target():
+                        return "accuracy", end
         except TimeoutError:
             if not limit.expired():
                 raise
             reason, end = "time", self._stop.time
-        for assignment in self._taken:
-            self._server.discard(assignment)
+        for task in self._taken:
+            self._server.discard(task)
         if self._evaluated != self._closed and await self._reaches_target():
             reason = "accuracy"
         return reason, end
+
+    @property
+    def standing(self) -> Standing:
+        """How far they are, between two rounds; which targets were reached is in the log."""
+        return Standing(self._round, self._closed, self._evaluated, self._asked)
+
+    @property
+    def _is_due(self) -> bool:
+        return self._every is not None and self._round - max(self._evaluated, 0) >= self._every
 
     def _see_that_time_passes(self, started: Seconds, end: Seconds) -> None:
         self._timeless = self._timeless + 1 if end == started and self._stop.rounds is None else 0
@@ -182,7 +219,7 @@ class Rounds:
             await self._server.wait_for_idle(policy.quorum)
         started = self._clock.now()
         cohort = self._ask()
-        if not self._open:
+        if not self._open and not self._done:
             started, cohort = await self._wait_for_some(started)
         self._emit(RoundStarted(at=started, round=self._round, cohort=cohort))
         overdue, limit = False, started + (policy.deadline if policy.tick is None else policy.tick)
@@ -192,17 +229,15 @@ class Rounds:
                 overdue, limit = True, math.inf if policy.tick is None else limit + policy.tick
             elif policy.tick is not None:
                 overdue = False
-            if outcome is None or outcome.assignment not in self._open:
+            if outcome is None or not (isinstance(outcome, Told) or outcome.assignment in self._open):
                 continue
-            worked = self._clock.now() - self._open.pop(outcome.assignment)
+            began = self._open.pop(outcome.assignment, 0.0)
             if isinstance(outcome, Arrival):
-                update = self._server.answer(outcome, late=False)
-                self._total = self._strategy.aggregate.add(self._total, update)
-                self._taken.append(outcome.assignment)
-            else:
+                self._take(outcome.assignment.taken, self._server.answer(outcome, late=False))
+            elif isinstance(outcome, Loss):
                 lost += 1
-            if isinstance(outcome, Loss) and worked < AT_ONCE:
-                useless[outcome.assignment.view.client] = None
+                if self._clock.now() - began < AT_ONCE:
+                    useless[outcome.assignment.view.client] = None
             if not policy.barrier and not self._has_enough(overdue):
                 self._ask(useless)
         late, gone = self._close()
@@ -215,6 +250,15 @@ class Rounds:
         self._emit(RoundClosed(at=now, round=self._round, aggregated=count, late=late, lost=lost + gone, duration=took))
         self._aggregate()
         return True
+
+    def _take(self, task: Taken, update: Update) -> None:
+        self._total = self._strategy.aggregate.add(self._total, update)
+        self._taken.append(task)
+
+    @property
+    def _done(self) -> Container[ClientId]:
+        """Those whose update is taken already: in a round that goes on after its server stopped, also at its start."""
+        return {task.client for task in self._taken if task.round == self._round}
 
     def _goes_on(self, overdue: bool) -> bool:
         waits = bool(self._open) or (self._policy.tick is not None and not overdue)
@@ -251,7 +295,8 @@ class Rounds:
                 raise TypeError(f"it chose a {type(chosen[0]).__name__}; expected names, ClientView.client")
             if len(chosen) > room or len({*chosen} & idle.keys()) < len(chosen):
                 raise ValueError(f"it chose {chosen}; expected at most {room} of {len(idle)} idle clients, each once")
-        for client in chosen:
+        done = self._done if self._policy.barrier else ()
+        for client in (client for client in chosen if client not in done):
             extras = self._strategy.broadcast(self.state, idle[client], stream(self._seed, "broadcast", client, *key))
             assignment = self._server.assign(
                 idle[client],
@@ -259,7 +304,7 @@ class Rounds:
                 self.weights,
                 extras,
                 selection=self._asked,
-                keep=self._strategy.aggregate.needs_base or self._between is not None,
+                keep=self._keeps,
             )
             self._open[assignment] = self._clock.now()
         return chosen
@@ -273,7 +318,7 @@ class Rounds:
         self._asking = self._round, number + 1 if last == self._round else 1
         return self._asking if self._asking[1] > 1 else self._asking[:1]
 
-    async def _next(self, deadline: Seconds) -> Arrival | Loss | None:
+    async def _next(self, deadline: Seconds) -> Arrival | Loss | Told | None:
         try:
             async with self._clock.timeout_at(deadline):
                 return await self._server.inbox.get()

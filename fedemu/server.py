@@ -7,7 +7,8 @@ takes what comes from its inbox.
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, cast
 
 from fedemu.clock import Clock
@@ -22,14 +23,15 @@ from fedemu.events import (
     UpdateReceived,
     UpdateRejected,
 )
+from fedemu.hello import Caller, admitted
 from fedemu.loop import standstill
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.calls import call
 from fedemu.net.channel import Channel, Conversation
-from fedemu.net.messages import PROTOCOL, Message
+from fedemu.net.messages import Message
 from fedemu.packing import Packing
 from fedemu.rng import stream
-from fedemu.sessions import Arrival, Assignment, Loss, Seat, Session
+from fedemu.sessions import STOPPED, Arrival, Assignment, Loss, Notes, Seat, Session, Taken, Told
 from fedemu.tokens import Tokens
 from fedemu.types import ClientId, ClientView, Extras, Seconds, Update, Vector
 
@@ -51,6 +53,7 @@ class Server:
         emit: Takes the events.
         seed: Of the run; for the waits of retries.
         check: Says what is wrong with an update, in the eyes of the algorithm; None if nothing is.
+        keep: Begins to write down an update that is taken; its client is told when that is done.
         tokens: What clients need to join; None lets in whoever comes.
     """
 
@@ -64,17 +67,20 @@ class Server:
         emit: Observer,
         seed: int,
         check: Callable[[Update], str | None] = lambda _: None,
+        keep: "Callable[[Arrival, Update, ClientView], Future[None]] | None" = None,
         tokens: Tokens | None = None,
     ) -> None:
-        self.inbox: asyncio.Queue[Arrival | Loss] = asyncio.Queue()
+        self.inbox: asyncio.Queue[Arrival | Loss | Told] = asyncio.Queue()
         self.version = 0
         """Of the global model that tasks are given out with."""
+        self.leases: dict[ClientId, str] = {}
+        """Host that held each slot last: first the slots that are free, those first that have been so for longest."""
         self._seats: Mapping[ClientId, Seat] = {seat.view.client: seat for seat in seats}
         self._views = {client: seat.view for client, seat in self._seats.items()}
         """With what the server has learned of each client."""
         self._packing = Packing(parameters, seed, check)
         self._scenario, self._parameters, self._seed = scenario, parameters, seed
-        self._clock, self._emit, self._tokens = clock, emit, tokens
+        self._clock, self._emit, self._tokens, self._keep = clock, emit, tokens, keep
         self._sessions: dict[ClientId, Session] = {}
         self._turns: dict[ClientId, tuple[int, int]] = {}
         """Round and turn of each client's last task: they go on if it leaves and comes back."""
@@ -101,6 +107,14 @@ class Server:
         """Return when that many clients are connected and have nothing to do."""
         while sum(session.is_idle for session in self._sessions.values()) < count:
             await self._change()
+
+    async def wait_for(self, clients: Iterable[ClientId], until: Seconds) -> None:
+        """Return when these clients are connected and have nothing to do, or when it is too late."""
+        wanted = frozenset(clients)
+        with contextlib.suppress(TimeoutError):
+            async with self._clock.timeout_at(until):
+                while not wanted <= {client for client, session in self._sessions.items() if session.is_idle}:
+                    await self._change()
 
     async def wait_until_gone(self, client: ClientId) -> None:
         """Return when the client has no connection: it may be back before the server has heard that it left."""
@@ -150,18 +164,35 @@ class Server:
         """Conclude an arrival: it is taken for the next global model, or came late. Return it with its staleness."""
         assignment = arrival.assignment
         staleness, base = self.version - assignment.version, assignment.model
+        update = dataclasses.replace(arrival.update, staleness=staleness, base=base)
+        kept = None if self._keep is None or late else self._keep(arrival, update, self._views[assignment.view.client])
         self._emit(UpdateReceived(**assignment.about(self._clock), bytes=arrival.size, staleness=staleness))
         if late:
             self._lose(assignment, "late")
             self._conclude(assignment, pb.Answer.VERDICT_LATE, "the round was closed without it")
         else:
             self._accepted[assignment.view.client] = pb.Assignment(round=assignment.round, turn=assignment.turn)
-            self._conclude(assignment, pb.Answer.VERDICT_ACCEPTED)
-        return dataclasses.replace(arrival.update, staleness=staleness, base=base)
+            if kept is None:
+                self._conclude(assignment, pb.Answer.VERDICT_ACCEPTED)
+            else:
+                loop = asyncio.get_running_loop()
+                kept.add_done_callback(
+                    lambda kept: loop.is_closed() or loop.call_soon_threadsafe(self._tell, assignment, kept)
+                )
+        return update
 
-    def discard(self, assignment: Assignment) -> None:
+    def _tell(self, assignment: Assignment, kept: "Future[None]") -> None:
+        """Conclude a task whose update is on the disk; where it is not, whoever waits for all of them hears why."""
+        if not kept.cancelled() and kept.exception() is None:
+            self._conclude(assignment, pb.Answer.VERDICT_ACCEPTED)
+            self.inbox.put_nowait(Told(assignment))
+
+    def discard(self, task: Taken) -> None:
         """Say of an update that was taken that no global model was made of it: the run ended first."""
-        self._lose(assignment, "unused")
+        client, group, round, attempt, size = task
+        at = self._clock.now()
+        lost = UpdateLost(at=at, client=client, group=group, round=round, attempt=attempt, reason="unused", wasted=size)
+        self._emit(lost)
 
     def give_up(self, assignment: Assignment, *, cancel: bool) -> None:
         """Go on without an open assignment: cancel it, or let the client finish and ignore what comes."""
@@ -172,6 +203,22 @@ class Server:
             if assignment.sending is not None:
                 assignment.sending.cancel()
             assignment.channel.post(Message(pb.Cancel(assignment=assignment.name)))
+
+    @property
+    def notes(self) -> Notes:
+        """What it knows of clients that are not there, to be written down when a round has closed."""
+        accepted = {client: (task.round, task.turn) for client, task in self._accepted.items()}
+        return Notes(self.version, dict(self._views), dict(self._turns), accepted, dict(self.leases))
+
+    def recall(self, notes: Notes) -> None:
+        """Know what another server knew that is gone."""
+        self.version = notes.version
+        self._views |= notes.views
+        self._turns |= notes.turns
+        self.leases |= notes.leases
+        self._accepted |= {
+            client: pb.Assignment(round=round, turn=turn) for client, (round, turn) in notes.accepted.items()
+        }
 
     async def finish(self, reason: str) -> None:
         """Cancel all work, tell the clients that the run is over, and wait until they have left, but not for ever."""
@@ -207,16 +254,17 @@ class Server:
         """
         conversation = Conversation(channel, limit=0)
         try:
-            seat = self._seat_for(await conversation.receive())
+            seat, caller = self._seat_for(await conversation.receive())
         except NetworkError:
             return  # it left before it said who it is
         refusal: PeerError | None = None
-        client, group, reason = seat.view.client, seat.view.group, "the server stopped"
+        client, group, reason = seat.view.client, seat.view.group, STOPPED
         async with asyncio.TaskGroup() as tasks, seat.behind(conversation) as emulated:
             session = self._sessions[client] = Session(
                 seat, emulated, tasks, cast("asyncio.Task[None]", asyncio.current_task())
             )
             try:
+                self._lease(client, caller.host)
                 # first: as soon as it is welcomed, the next client may join
                 self._emit(ClientJoined(at=self._clock.now(), client=client, group=group))
                 welcome = Message(pb.Welcome(client=client, scenario=self._scenario))
@@ -240,35 +288,53 @@ class Server:
                     if assignment.state == "open":
                         self._lose(assignment, "late" if assignment.late else f"client left: {reason}")
                 del self._sessions[client]
+                self._end_lease(client)
                 self._emit(ClientLeft(at=self._clock.now(), client=client, group=group, reason=reason))
                 self._changed.set()
         if refusal is not None:
             raise refusal
 
-    def _seat_for(self, message: Message) -> Seat:
-        hello = message.header
-        if not isinstance(hello, pb.Hello):
-            raise PeerError("INVALID_ARGUMENT", f"{type(hello).__name__} where Hello was expected")
-        if hello.protocol != PROTOCOL:
-            raise PeerError("FAILED_PRECONDITION", f"protocol {hello.protocol}; this server speaks {PROTOCOL}")
-        slot = hello.slot if hello.HasField("slot") else None
-        opened = self._seats.keys() if self._tokens is None else self._tokens.open(hello.token, hello.group, slot)
-        seats = [seat for seat in self._seats.values() if seat.view.group == hello.group]
-        if not seats:
-            groups = dict.fromkeys(seat.view.group for seat in self._seats.values())
-            raise PeerError("NOT_FOUND", f"no group {hello.group!r}; there are {', '.join(groups)}")
-        if slot is not None:
-            if slot >= len(seats):
-                raise PeerError("NOT_FOUND", f"no slot {slot} in {hello.group}; it has 0..{len(seats) - 1}")
-            if seats[slot].view.client in self._sessions:
-                raise PeerError("ALREADY_EXISTS", f"slot {slot} of {hello.group} is in use")
-            return seats[slot]
-        mine = [seat for seat in seats if seat.view.client in opened]
-        free = next((seat for seat in mine if seat.view.client not in self._sessions), None)
-        if free is None:
-            which = hello.group if len(mine) == len(seats) else f"{hello.group} for this token"
-            raise PeerError("RESOURCE_EXHAUSTED", f"all {len(mine)} slots of {which} are in use")
-        return free
+    def _seat_for(self, message: Message) -> tuple[Seat, Caller]:
+        """Return the seat of who says hello, and who that is."""
+        groups = dict.fromkeys(seat.view.group for seat in self._seats.values())
+        caller = admitted(message, groups, self._tokens)
+        seat = self._free_seat(caller)
+        if not caller.kernel:
+            return seat, caller
+        if seat.kernel is None:
+            raise PeerError("FAILED_PRECONDITION", "links of clients in the server's own process are emulated")
+        return seat.kernel, caller
+
+    def _free_seat(self, caller: Caller) -> Seat:
+        seats = [seat for seat in self._seats.values() if seat.view.group == caller.group]
+        if caller.slot is not None:
+            if caller.slot >= len(seats):
+                raise PeerError("NOT_FOUND", f"no slot {caller.slot} in {caller.group}; it has 0..{len(seats) - 1}")
+            if seats[caller.slot].view.client in self._sessions:
+                raise caller.is_in_use
+            return seats[caller.slot]
+        mine = [seat for seat in seats if caller.may_be(seat.view.client)]
+        free = [seat for seat in mine if seat.view.client not in self._sessions]
+        if not free:
+            raise caller.are_in_use(len(mine))
+        away = {client: number for number, client in enumerate(self.leases)}
+
+        def order(seat: Seat) -> int:
+            client = seat.view.client
+            return -2 if self.leases.get(client) == caller.host else away.get(client, -1)
+
+        return min(free, key=order)
+
+    def _lease(self, client: ClientId, host: str) -> None:
+        if host:  # who is in this process has none, and asks for its slot
+            self.leases.pop(client, None)
+            self.leases[client] = host
+
+    def _end_lease(self, client: ClientId) -> None:
+        if client in self.leases:
+            for last in (client, *self._sessions):
+                if last in self.leases:
+                    self.leases[last] = self.leases.pop(last)
 
     def _take(self, session: Session, message: Message) -> None:
         header = message.header

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fedemu.clock import Clock
 from fedemu.codecs._base import Coding
@@ -11,7 +11,10 @@ from fedemu.links._base import Retry
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Conversation
 from fedemu.net.emulated import EmulatedChannel, Meter
-from fedemu.types import Bytes, ClientView, Extras, Seconds, Update, Vector
+from fedemu.types import Bytes, ClientId, ClientView, Extras, Seconds, Update, Vector
+
+STOPPED = "the server stopped"
+"""Why clients have left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,19 @@ class Seat:
     """It gets the difference to the last model that it has acknowledged."""
     conditions: Callable[[Seconds], frozenset[str]] = lambda _: frozenset()
     """What is true of its device at a time; times do not go back."""
+    kernel: "Seat | None" = None
+    """The same place where the client's kernel shapes its link; None in a run that has no clients elsewhere."""
+
+
+class Taken(NamedTuple):
+    """A task whose update was taken."""
+
+    client: ClientId
+    group: str
+    round: int
+    attempt: int
+    size: Bytes
+    """Bytes that it cost so far, both directions and all attempts together."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +83,10 @@ class Assignment:
     def name(self) -> pb.Assignment:
         return pb.Assignment(round=self.round, turn=self.turn, attempt=self.attempt)
 
+    @property
+    def taken(self) -> Taken:
+        return Taken(self.view.client, self.view.group, self.round, self.attempt, self.down.sent + self.up)
+
     def sent(self, _: object) -> None:
         """Let go of the task that sent it, which holds its frames, and with them the model, if it was cancelled."""
         self.sending = None
@@ -96,6 +116,27 @@ class Loss:
     """No valid update will come of the assignment."""
 
     assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The client has been told that its update was taken; it may have another task."""
+
+    assignment: Assignment
+
+
+class Notes(NamedTuple):
+    """What a server knows of its clients, connected or not."""
+
+    version: int
+    """Of the global model."""
+    views: dict[ClientId, ClientView]
+    turns: dict[ClientId, tuple[int, int]]
+    """Round and turn of each client's last task."""
+    accepted: dict[ClientId, tuple[int, int]]
+    """Of each client's last task of which the update was accepted."""
+    leases: dict[ClientId, str]
+    """Host that held each slot last."""
 
 
 @dataclass(slots=True, eq=False)

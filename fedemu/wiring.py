@@ -107,9 +107,17 @@ class Wiring:
                 if own is not None:
                     self.pipes[f"{client} {direction}"] = own
 
-    def path(self, client: ClientId, direction: Direction) -> Path:
-        """Return what stands between the two ends of a client's connection in one direction."""
+    def path(self, client: ClientId, direction: Direction, *, kernel: bool = False) -> Path:
+        """Return what stands between the two ends of a client's connection in one direction.
+
+        Args:
+            client: One of them.
+            direction: Of its link.
+            kernel: The client's kernel shapes its own link: all but what it shares with others.
+        """
         link = self._link(client)
+        if kernel:
+            link = Link().model_copy(update={"via": link.via, "weight": link.weight})
         way = link.way(direction)
         own = [f"{client} {direction}"] if way.rate is not None else []
         shared = [] if self._apart and direction == "up" else self.crossed(client, direction)

@@ -20,7 +20,7 @@ from fedemu.net.delivery import Apart, Delivery, Exchange, Measure
 from fedemu.net.emulated import EmulatedChannel
 from fedemu.net.messages import Header, Message
 from fedemu.net.network import Network
-from fedemu.net.path import Carried, transfer_ended
+from fedemu.net.path import Carried, Outcome, transfer_ended
 from fedemu.rng import stream
 from fedemu.scenario import Scenario
 from fedemu.scenario.device import equipment
@@ -68,16 +68,17 @@ class World:
         """The clients as the server sees them."""
         return [self._seat(view) for view in self.views.values()]
 
-    def _seat(self, view: ClientView) -> Seat:
+    def _seat(self, view: ClientView, *, kernel: bool = False) -> Seat:
         down = self._scenario.codec_in(view.group).down
         return Seat(
             view,
-            self._retry(view),
-            partial(self.behind, view, "down"),
+            self._retry(view, kernel=kernel),
+            partial(self.behind, view, "down", kernel=kernel),
             up=self._codings[view.group, "up"],
             down=self._codings[view.group, "down"],
             by_difference=down is not None and down.house["delta"],
             conditions=partial(self._conditions, view),
+            kernel=None if kernel or self._exchange is not None else self._seat(view, kernel=True),
         )
 
     def online(self) -> Iterator[tuple[ClientView, Iterator[Interval]]]:
@@ -116,8 +117,16 @@ class World:
                 found[name] = {view.client: Spans(each) for view, each in zip(views, times, strict=True)}
         return found
 
-    def participant(self, view: ClientView, train: Callable[[Job], "Future[Learned]"]) -> Participant:
-        """Return the client itself."""
+    def participant(
+        self, view: ClientView, train: Callable[[Job], "Future[Learned]"], *, kernel: bool = False
+    ) -> Participant:
+        """Return the client itself.
+
+        Args:
+            view: What the server knows of it.
+            train: Does its work.
+            kernel: Its kernel shapes its own link.
+        """
         group, learning = self._scenario.clients[view.group], self._learning
         training, codec = self._scenario.training_in(view.group), self._scenario.codec_in(view.group)
         return Participant(
@@ -126,7 +135,7 @@ class World:
             device=constant(per_example=0.0) if group.device is None else group.device.build(),
             equipment=self._equipment[view.group],
             needs=memory_to_train(learning.layout.size, training.in_round(1)),
-            retry=self._retry(view),
+            retry=self._retry(view, kernel=kernel),
             seed=self._scenario.seed,
             train=train,
             clock=self._clock,
@@ -151,13 +160,16 @@ class World:
             time += codec.down.house["slowdown"] * down.decode_time(size)
         return time
 
-    def behind(self, view: ClientView, direction: Direction, conversation: Conversation) -> EmulatedChannel:
+    def behind(
+        self, view: ClientView, direction: Direction, conversation: Conversation, *, kernel: bool = False
+    ) -> EmulatedChannel:
         """Put an end of a client's connection behind the direction of the client's link in which that end sends.
 
         Args:
             view: The client.
             direction: up at the client's end, down at the server's.
             conversation: The connection.
+            kernel: The client's kernel shapes that link; only what it shares with others is emulated.
         """
         client = view.client
 
@@ -165,13 +177,13 @@ class World:
             return stream(self._scenario.seed, "link", client, direction, stage, *_name(message.header))
 
         return EmulatedChannel(
-            self._delivery(view, direction, conversation),
-            self._wiring.path(client, direction),
+            Apart(conversation, self._clock) if kernel else self._delivery(view, direction, conversation),
+            self._wiring.path(client, direction, kernel=kernel),
             self._network,
             self._clock,
             draw,
             inbound=self._wiring.crossed(client, "up") if self._exchange is None and direction == "down" else (),
-            tell=partial(self._tell, view, direction),
+            tell=partial(self._hand if kernel else self._tell, view, direction),
         )
 
     def _delivery(self, view: ClientView, direction: Direction, conversation: Conversation) -> Delivery:
@@ -201,13 +213,21 @@ class World:
             about = {key: getattr(event, key) for key in ("at", "client", "group", "round", "attempt")}
             self._emit(EnergySpent(**about, phase=direction, joules=joules))
 
-    def _retry(self, view: ClientView) -> Retry:
+    def _hand(self, view: ClientView, direction: Direction, message: Message, carried: Carried) -> None:
+        """Tell of a transfer what is known where a kernel has the rest of its way."""
+        outcome: Outcome = "handed" if carried.outcome == "delivered" else carried.outcome
+        known = carried._replace(outcome=outcome, delay=None)
+        self._emit(transfer_ended(self._clock.now(), view, direction, message, known))
+
+    def _retry(self, view: ClientView, *, kernel: bool = False) -> Retry:
+        if kernel:  # what TCP has on its way arrives, or the connection breaks
+            return Retry(attempts=1, timeout=math.inf)
         return self._scenario.clients[view.group].link.retries or Retry(attempts=1)
 
 
 def _name(header: Header) -> tuple[str | int, ...]:
     """Return what tells a message from all others of its client and direction."""
-    if isinstance(header, pb.Hello | pb.Welcome | pb.Ready | pb.Goodbye):
+    if isinstance(header, pb.Hello | pb.Enrolled | pb.Welcome | pb.Ready | pb.Goodbye):
         return (type(header).__name__,)
     assignment = header.assignment
     return type(header).__name__, assignment.round, assignment.turn, assignment.attempt

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fedemu import events as kinds
-from fedemu.client import Participant, join
+from fedemu.client import Memory, Participant, join
 from fedemu.clock import VirtualClock, run
 from fedemu.codecs._base import Coding
 from fedemu.compute._base import Learned
@@ -70,6 +70,7 @@ class Toy:
         decodes: How models to it travel.
         keeps: It gets the difference to a model that it has acknowledged.
         conditions: What is true of it at a time.
+        memory: Makes what the algorithm remembers there, for each connection.
     """
 
     delta: tuple[float, ...] = (1.0, 0.0, 0.0)
@@ -91,6 +92,7 @@ class Toy:
     decodes: Coding | None = None
     keeps: bool = False
     conditions: Callable = lambda now: frozenset()
+    memory: Callable = Memory
 
 
 class Federation:
@@ -199,6 +201,7 @@ class Federation:
             coding_time=toy.coding,
             down=toy.decodes,
             by_difference=toy.keeps,
+            memory=toy.memory(),
         )
 
     async def take_part(self, name, transport, address):

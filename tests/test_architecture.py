@@ -13,10 +13,10 @@ ROOT = Path(fedemu.__file__).parent
 LAYERS = {
     "nouns": "types errors events rng units",
     "rooms": "datasets partitioners models strategies selectors codecs links devices availabilities",
-    "wire": "clock loop compute net client attendance sessions packing tokens server rounds",
+    "wire": "clock loop compute net client attendance sessions packing tokens hello server rounds",
     "views": "observers summary comparison",
-    "assembly": "registry keys scenario learning wiring world checkpoint experiment campaign guest replay verify export"
-    " certs guard proxying",
+    "assembly": "registry keys scenario learning wiring world durable checkpoint journal experiment campaign guest"
+    " replay verify export certs guard enrolment shelf proxying tc shaping",
     "door": "cli __init__ __main__",
 }
 """Where each part of the house stands. A new one needs a place here."""

@@ -82,7 +82,7 @@ def test_runs_at_once_are_those_one_after_the_other(scenario: Path, tmp_path: Pa
     assert len(set(digests(in_turn))) == 8
     files = written(tmp_path / "once")
     assert files == written(tmp_path / "turn")
-    assert len(files) == 8 * 3 + 1
+    assert len(files) == 8 * 4 + 1
     assert len(files["summary.csv"].splitlines()) == 1 + 4
     assert [progress.number for progress in told] == list(range(1, 9))
     assert {progress.cell.path for progress in told} == {cell.path for cell in plan.cells}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedemu import checkpoint, experiment
+from fedemu import checkpoint, durable, experiment
 from fedemu.checkpoint import FILE, not_resumable
 from fedemu.checkpoint import load as load_checkpoint
 from fedemu.errors import RunError
@@ -158,7 +158,7 @@ def test_a_run_that_comes_another_way_does_not_go_on(interrupted, monkeypatch: p
     cell, out = interrupted
     saved = load_checkpoint(out)
     assert saved is not None
-    checkpoint.store(out, saved._replace(facts={**saved.facts, "digest": "0" * 64}))
+    durable.store(out / FILE, saved._replace(facts={**saved.facts, "digest": "0" * 64}))
     with pytest.raises(RunError, match=r"another way to round 3 than the one that wrote .*; remove that to begin"):
         go_on(cell, out)
 
@@ -186,5 +186,5 @@ def test_where_no_checkpoint_can_be_written_the_run_fails_and_says_so(file: Path
     (cell,) = load(file).cells
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "checkpoint").write_text("")
-    with pytest.raises(RunError, match=r"the checkpoint .*last.safetensors cannot be written: "):
+    with pytest.raises(RunError, match=r"last.safetensors cannot be written: "):
         go_on(cell, tmp_path / "out")

@@ -16,7 +16,6 @@ from fedemu import export
 from fedemu.cli import main
 from fedemu.events import (
     ClientJoined,
-    DelayMeasured,
     Evaluated,
     Event,
     RoundClosed,
@@ -306,9 +305,3 @@ def test_what_is_no_run_directory_is_named(tmp_path: Path, capsys: pytest.Captur
     (folder / "result.json").unlink()
     assert main(["export", "--openmetrics", str(folder)]) == 2
     assert "result.json:1: export: cannot be read: the run was killed, or goes on" in capsys.readouterr().out
-
-
-def test_every_kind_of_event_can_be_read() -> None:
-    """All of the log, and no measurement: it is in none."""
-    assert RunFinished.__name__ in export._KINDS
-    assert DelayMeasured.__name__ not in export._KINDS

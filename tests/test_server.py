@@ -74,6 +74,14 @@ async def test_a_hello_that_finds_no_place_is_refused(toy, transport, group, slo
     assert len(federation.of("ClientJoined")) == 2  # who was refused never was there
 
 
+async def test_a_kernel_cannot_shape_links_within_a_process(toy, transport):
+    """All clients of this server could be in its own process, where no device is between them."""
+    async with toy.hosted(house(toy), transport) as connect:
+        expected = "FAILED_PRECONDITION", "links of clients in the server's own process are emulated"
+        assert await refusal(join(await connect(), "phone", None, kernel=True)) == expected
+        assert (await join(await connect(), "phone", None)).client == "phone/0"
+
+
 async def test_who_does_not_say_hello_is_refused(toy, transport):
     async with toy.hosted(house(toy), transport) as connect:
         conversation = await connect()
@@ -99,6 +107,60 @@ async def test_who_comes_back_gets_its_slot(toy, transport):
             await asyncio.sleep(0.001)
         assert (await join(await connect(), "laptop", 0)).client == "laptop/0"
     assert [type(e).__name__ for e in federation.events][:3] == ["ClientJoined", "ClientLeft", "ClientJoined"]
+
+
+async def test_a_host_gets_the_slot_back_that_it_had(toy, transport):
+    """One had phone/1, which is free again: it is its own, although phone/0 would come first.
+
+    Two hosts that never were here get, of phone/0 (which nobody has had) and phone/2 (which the other left), first the
+    one and then the other. Who says no host takes a lease from nobody.
+    """
+    federation = toy.Federation({f"phone/{slot}": toy.Client() for slot in range(3)}, RealClock())
+    leases = federation.server.leases
+
+    async def leave(conversation, count):
+        await conversation.aclose()
+        while len(federation.of("ClientLeft")) < count:  # noqa: ASYNC110  the log has no bell
+            await asyncio.sleep(0.001)
+
+    async with toy.hosted(federation, transport) as connect:
+
+        async def come(host, slot=None):
+            conversation = await connect()
+            return conversation, (await join(conversation, "phone", slot, None, host)).client
+
+        other, one = await come("other", 2), await come("one", 1)
+        assert list(leases.items()) == [("phone/2", "other"), ("phone/1", "one")]
+        await leave(other[0], 1)
+        await leave(one[0], 2)
+        one = await come("one")
+        assert one[1] == "phone/1"
+        third, fourth = await come("third"), await come("fourth")
+        assert [third[1], fourth[1]] == ["phone/0", "phone/2"]
+        await leave(fourth[0], 3)
+        assert list(leases) == ["phone/2", "phone/1", "phone/0"]
+        nameless = await come("", 2)
+        await leave(nameless[0], 4)
+        assert leases == {"phone/2": "fourth", "phone/1": "one", "phone/0": "third"}
+    assert not any("fourth" in line for line in federation.lines)
+
+
+async def test_the_slot_whose_holder_is_away_for_longest_goes_first(toy, transport):
+    """They left in the order 1, 0, 2; a server that was told so by another one gives them out in that order."""
+    federation = toy.Federation({f"phone/{slot}": toy.Client() for slot in range(3)}, RealClock())
+    federation.server.leases |= {"phone/1": "a", "phone/0": "b", "phone/2": "c"}
+    async with toy.hosted(federation, transport) as connect:
+        given = [(await join(await connect(), "phone", None, None, host)).client for host in ("d", "c", "e")]
+    assert given == ["phone/1", "phone/2", "phone/0"]
+
+
+async def test_several_clients_of_a_host_share_what_it_had(toy, transport):
+    """Two of three slots were its own: its clients get both before that of the other host."""
+    federation = toy.Federation({f"phone/{slot}": toy.Client() for slot in range(3)}, RealClock())
+    federation.server.leases |= {"phone/0": "other", "phone/1": "ours", "phone/2": "ours"}
+    async with toy.hosted(federation, transport) as connect:
+        given = [(await join(await connect(), "phone", None, None, "ours")).client for _ in range(3)]
+    assert given == ["phone/1", "phone/2", "phone/0"]
 
 
 # --- what the protocol does not allow

@@ -1,6 +1,7 @@
 """From the keys of a scenario to the links between its clients and its server, and the time of a round by hand."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,25 @@ def test_clients_elsewhere_cross_the_servers_pipe_where_they_arrive(paths) -> No
     assert apart["up"][1] == []
     assert list(apart["down"][0].route.pipes) == ["phones/0 down", "server up"]
     assert apart["down"][1] == ["server down"]
+
+
+def test_of_a_link_that_a_kernel_shapes_only_what_others_share_is_emulated(tmp_path: Path) -> None:
+    """The server's pipes and its delay; TCP loses nothing, so that no try is ever given up."""
+    scenario = cell(
+        tmp_path, link="{delay: 40ms, rate: 1Mbit/s, burst: 9kB, loss: 1%, weight: 2}", server=BOTH["server"]
+    )
+    learning, told = Recipe(json.dumps(scenario.resolved))(), []
+    world = World(scenario.scenario, learning, RealClock(), told.append, None)
+    seat = world.seats[0].kernel
+    assert (seat.retry.attempts, seat.retry.timeout, seat.kernel) == (1, math.inf, None)
+    for direction, end in (("down", seat.behind(None)), ("up", world.behind(seat.view, "up", None, kernel=True))):
+        path = end._path
+        (_, way), *later = path.periods
+        assert (later, path.bucket, path.spells, path.tcp.__self__.kind) == ([], None, None, "none")
+        assert ([name for name, _ in way.arrival], way.departure, way.loss) == (["server delay"], (), None)
+        assert (path.route.pipes, path.route.weight) == (("server up",) if direction == "down" else (), 2.0)
+        assert end._inbound == (["server down"] if direction == "down" else ())
+    assert World(scenario.scenario, learning, RealClock(), told.append, Exchange(RealClock())).seats[0].kernel is None
 
 
 def test_a_round_takes_what_its_formula_says(tmp_path: Path) -> None:

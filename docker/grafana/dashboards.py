@@ -247,7 +247,7 @@ NETWORK = (
         "short",
         {
             f"{BY_LINK} {{{{outcome}}}}": "sum by (run, group, direction, outcome)"
-            ' (increase(fedemu_transfers_total{GROUP,outcome!="delivered"}[$window]))'
+            ' (increase(fedemu_transfers_total{GROUP,outcome!~"delivered|handed"}[$window]))'
         },
         stacked=True,
     ),

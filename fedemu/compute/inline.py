@@ -52,7 +52,9 @@ class _Thread:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="train")
         self._workshop = lru_cache(1)(_make)
         self._ident = self._executor.submit(threading.get_ident).result()
-        self._busy = False
+        self._busy = self._stopped = False
+        self._turning = threading.Lock()
+        """Held by who changes one of the two."""
 
     def train(self, recipe: Recipe, job: Job) -> "Future[Learned]":
         return self._submit(lambda: self._workshop(recipe).train(job).kept_in(self.buffer))
@@ -69,17 +71,28 @@ class _Thread:
     def stop(self) -> None:
         """Cancel the jobs that wait, and end the one that runs at its next line of Python."""
         self._executor.shutdown(wait=False, cancel_futures=True)
-        if self._busy:  # a thread cannot be killed, but an exception can be raised in it
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._ident), ctypes.py_object(_Stopped))
+        with self._turning:
+            self._stopped = True
+            if self._busy:
+                self._raise_there(ctypes.py_object(_Stopped))
         self._executor.shutdown()
+
+    def _raise_there(self, error: "ctypes.py_object[type[BaseException]] | None") -> None:
+        """Raise it in the thread at its next line of Python: a thread cannot be killed. None takes that back."""
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._ident), error)
 
     def _submit(self, work: Callable[[], T]) -> "Future[T]":
         def job() -> T:
-            self._busy = True
+            with self._turning:
+                if self._stopped:
+                    raise _Stopped
+                self._busy = True
             try:
                 return work()
             finally:
-                self._busy = False
+                with self._turning:
+                    self._busy = False
+                    self._raise_there(None)  # what comes behind the job is the executor's, which would log it
 
         return self._executor.submit(job)
 

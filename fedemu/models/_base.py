@@ -51,6 +51,10 @@ class Layout:
         """Length d of the vector."""
         return sum(parameter.size for parameter in self.parameters)
 
+    def split(self, vector: Vector) -> dict[str, Tensor]:
+        """Return each parameter's place in a vector of shape (d,), as a view in the parameter's shape, by name."""
+        return {p.name: vector[p.offset : p.offset + p.size].view(p.shape) for p in self.parameters}
+
 
 def layout_of(module: nn.Module) -> Layout:
     """Return the layout of a module's vector: its parameters in the order of `named_parameters`, tied ones once.

@@ -297,4 +297,6 @@ def _role(message: Message) -> Role:
 
 def _attempt(message: Message) -> int:
     header = message.header
-    return 0 if isinstance(header, pb.Hello | pb.Welcome | pb.Ready | pb.Goodbye) else header.assignment.attempt
+    if isinstance(header, pb.Hello | pb.Enrolled | pb.Welcome | pb.Ready | pb.Goodbye):
+        return 0
+    return header.assignment.attempt

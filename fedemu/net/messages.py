@@ -42,6 +42,7 @@ Header: TypeAlias = (
     | pb.Abandoned
     | pb.Goodbye
     | pb.Ready
+    | pb.Enrolled
 )
 
 

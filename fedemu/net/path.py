@@ -14,8 +14,9 @@ from fedemu.net.messages import Message
 from fedemu.net.network import Route
 from fedemu.types import Bytes, ClientView, Seconds
 
-Outcome: TypeAlias = Literal["delivered", "dropped", "reset", "refused", "down", "cut"]
-"""It arrives; it left and is lost; the link told the sender; the link was down for too long; the sender gave it up."""
+Outcome: TypeAlias = Literal["delivered", "dropped", "reset", "refused", "down", "cut", "handed"]
+"""It arrives; it left and is lost; the link told the sender; the link was down for too long; the sender gave it up; a
+kernel that shapes the link has it, and only that knows when it arrives."""
 
 
 class Carried(NamedTuple):

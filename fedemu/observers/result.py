@@ -18,6 +18,7 @@ from fedemu.events import (
     Event,
     RoundClosed,
     RunFinished,
+    RunResumed,
     RunStarted,
     TaskSent,
     TransferEnded,
@@ -54,6 +55,8 @@ class Outcome:
         """By group and direction."""
         self._tasks = self._uploads = self._downloads = self._retried = self._undelivered = 0
         self._aggregated = self._late = self._given_up = self._lost = 0
+        self._restarts: list[Seconds] = []
+        """How long the server was gone, each time."""
         self._rejections = Counter[str]()
         """By reason."""
 
@@ -87,6 +90,8 @@ class Outcome:
                 self._delays.setdefault((event.group, event.direction), _Delays()).add(event)
             case RunStarted():
                 self._started = event
+            case RunResumed():
+                self._restarts.append(event.down)
             case RunFinished():
                 self._finished = event
                 self._time = event.time
@@ -171,11 +176,16 @@ class Outcome:
                 "retried": self._retried,
                 "failed": self._undelivered,
             },
+            **({"restarts": self._gone} if self._restarts else {}),
             "links": self._transfers.as_dict(),
             **({"energy": self._energy} if self._energy else {}),
             **({"delays": self._delays_by_group()} if clock == "real" else {}),
             "digest": digest,
         }
+
+    @property
+    def _gone(self) -> dict[str, Any]:
+        return {"count": len(self._restarts), "seconds": sum(self._restarts)}
 
     def _delays_by_group(self) -> dict[str, dict[str, Any]]:
         groups: dict[str, dict[str, Any]] = {}

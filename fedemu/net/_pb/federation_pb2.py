@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10\x66\x65\x64\x65ration.proto\x12\tfedemu.v1\"\xbd\x03\n\x05\x46rame\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.fedemu.v1.HelloH\x00\x12%\n\x07welcome\x18\x02 \x01(\x0b\x32\x12.fedemu.v1.WelcomeH\x00\x12\x1f\n\x04task\x18\x03 \x01(\x0b\x32\x0f.fedemu.v1.TaskH\x00\x12%\n\x07receipt\x18\x04 \x01(\x0b\x32\x12.fedemu.v1.ReceiptH\x00\x12#\n\x06update\x18\x05 \x01(\x0b\x32\x11.fedemu.v1.UpdateH\x00\x12#\n\x06\x61nswer\x18\x06 \x01(\x0b\x32\x11.fedemu.v1.AnswerH\x00\x12#\n\x06\x63\x61ncel\x18\x07 \x01(\x0b\x32\x11.fedemu.v1.CancelH\x00\x12)\n\tabandoned\x18\x08 \x01(\x0b\x32\x14.fedemu.v1.AbandonedH\x00\x12%\n\x07goodbye\x18\t \x01(\x0b\x32\x12.fedemu.v1.GoodbyeH\x00\x12!\n\x05ready\x18\n \x01(\x0b\x32\x10.fedemu.v1.ReadyH\x00\x12\x0f\n\x05\x63hunk\x18\x0f \x01(\x0cH\x00\x12\"\n\x07vectors\x18\x0e \x03(\x0b\x32\x11.fedemu.v1.VectorB\t\n\x07\x63ontent\"4\n\x06Vector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\":\n\nAssignment\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x0c\n\x04turn\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"b\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\r\n\x05group\x18\x02 \x01(\t\x12\x11\n\x04slot\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05token\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_slotB\x08\n\x06_token\"+\n\x07Welcome\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x10\n\x08scenario\x18\x02 \x01(\t\"\x07\n\x05Ready\"\x95\x01\n\x04Task\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12(\n\treference\x18\x03 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\'\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x0b\x32\x15.fedemu.v1.Assignment\"4\n\x07Receipt\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\"\x97\x01\n\x06Update\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0cnum_examples\x18\x03 \x01(\x04\x12\x11\n\tnum_steps\x18\x04 \x01(\x04\x12\x12\n\ntrain_loss\x18\x05 \x01(\x01\x12\x14\n\x0csquared_loss\x18\x06 \x01(\x01\"\xd0\x01\n\x06\x41nswer\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12*\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.fedemu.v1.Answer.Verdict\x12\x0e\n\x06reason\x18\x03 \x01(\t\"_\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10VERDICT_ACCEPTED\x10\x01\x12\x10\n\x0cVERDICT_LATE\x10\x02\x12\x13\n\x0fVERDICT_REFUSED\x10\x03\"3\n\x06\x43\x61ncel\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\"T\n\tAbandoned\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04sent\x18\x03 \x01(\x04\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t2C\n\nFederation\x12\x35\n\x0bParticipate\x12\x10.fedemu.v1.Frame\x1a\x10.fedemu.v1.Frame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10\x66\x65\x64\x65ration.proto\x12\tfedemu.v1\"\xe6\x03\n\x05\x46rame\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.fedemu.v1.HelloH\x00\x12%\n\x07welcome\x18\x02 \x01(\x0b\x32\x12.fedemu.v1.WelcomeH\x00\x12\x1f\n\x04task\x18\x03 \x01(\x0b\x32\x0f.fedemu.v1.TaskH\x00\x12%\n\x07receipt\x18\x04 \x01(\x0b\x32\x12.fedemu.v1.ReceiptH\x00\x12#\n\x06update\x18\x05 \x01(\x0b\x32\x11.fedemu.v1.UpdateH\x00\x12#\n\x06\x61nswer\x18\x06 \x01(\x0b\x32\x11.fedemu.v1.AnswerH\x00\x12#\n\x06\x63\x61ncel\x18\x07 \x01(\x0b\x32\x11.fedemu.v1.CancelH\x00\x12)\n\tabandoned\x18\x08 \x01(\x0b\x32\x14.fedemu.v1.AbandonedH\x00\x12%\n\x07goodbye\x18\t \x01(\x0b\x32\x12.fedemu.v1.GoodbyeH\x00\x12!\n\x05ready\x18\n \x01(\x0b\x32\x10.fedemu.v1.ReadyH\x00\x12\'\n\x08\x65nrolled\x18\x0b \x01(\x0b\x32\x13.fedemu.v1.EnrolledH\x00\x12\x0f\n\x05\x63hunk\x18\x0f \x01(\x0cH\x00\x12\"\n\x07vectors\x18\x0e \x03(\x0b\x32\x11.fedemu.v1.VectorB\t\n\x07\x63ontent\"4\n\x06Vector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\":\n\nAssignment\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x0c\n\x04turn\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\"\x80\x01\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\r\n\x05group\x18\x02 \x01(\t\x12\x11\n\x04slot\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05token\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0e\n\x06kernel\x18\x06 \x01(\x08\x42\x07\n\x05_slotB\x08\n\x06_token\"\n\n\x08\x45nrolled\"+\n\x07Welcome\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x10\n\x08scenario\x18\x02 \x01(\t\"\x07\n\x05Ready\"\x95\x01\n\x04Task\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12(\n\treference\x18\x03 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\'\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x0b\x32\x15.fedemu.v1.Assignment\"4\n\x07Receipt\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\"\x97\x01\n\x06Update\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0cnum_examples\x18\x03 \x01(\x04\x12\x11\n\tnum_steps\x18\x04 \x01(\x04\x12\x12\n\ntrain_loss\x18\x05 \x01(\x01\x12\x14\n\x0csquared_loss\x18\x06 \x01(\x01\"\xd0\x01\n\x06\x41nswer\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12*\n\x07verdict\x18\x02 \x01(\x0e\x32\x19.fedemu.v1.Answer.Verdict\x12\x0e\n\x06reason\x18\x03 \x01(\t\"_\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10VERDICT_ACCEPTED\x10\x01\x12\x10\n\x0cVERDICT_LATE\x10\x02\x12\x13\n\x0fVERDICT_REFUSED\x10\x03\"3\n\x06\x43\x61ncel\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\"T\n\tAbandoned\x12)\n\nassignment\x18\x01 \x01(\x0b\x32\x15.fedemu.v1.Assignment\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0c\n\x04sent\x18\x03 \x01(\x04\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t2C\n\nFederation\x12\x35\n\x0bParticipate\x12\x10.fedemu.v1.Frame\x1a\x10.fedemu.v1.Frame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,33 +32,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'federation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FRAME']._serialized_start=32
-  _globals['_FRAME']._serialized_end=477
-  _globals['_VECTOR']._serialized_start=479
-  _globals['_VECTOR']._serialized_end=531
-  _globals['_ASSIGNMENT']._serialized_start=533
-  _globals['_ASSIGNMENT']._serialized_end=591
-  _globals['_HELLO']._serialized_start=593
-  _globals['_HELLO']._serialized_end=691
-  _globals['_WELCOME']._serialized_start=693
-  _globals['_WELCOME']._serialized_end=736
-  _globals['_READY']._serialized_start=738
-  _globals['_READY']._serialized_end=745
-  _globals['_TASK']._serialized_start=748
-  _globals['_TASK']._serialized_end=897
-  _globals['_RECEIPT']._serialized_start=899
-  _globals['_RECEIPT']._serialized_end=951
-  _globals['_UPDATE']._serialized_start=954
-  _globals['_UPDATE']._serialized_end=1105
-  _globals['_ANSWER']._serialized_start=1108
-  _globals['_ANSWER']._serialized_end=1316
-  _globals['_ANSWER_VERDICT']._serialized_start=1221
-  _globals['_ANSWER_VERDICT']._serialized_end=1316
-  _globals['_CANCEL']._serialized_start=1318
-  _globals['_CANCEL']._serialized_end=1369
-  _globals['_ABANDONED']._serialized_start=1371
-  _globals['_ABANDONED']._serialized_end=1455
-  _globals['_GOODBYE']._serialized_start=1457
-  _globals['_GOODBYE']._serialized_end=1482
-  _globals['_FEDERATION']._serialized_start=1484
-  _globals['_FEDERATION']._serialized_end=1551
+  _globals['_FRAME']._serialized_end=518
+  _globals['_VECTOR']._serialized_start=520
+  _globals['_VECTOR']._serialized_end=572
+  _globals['_ASSIGNMENT']._serialized_start=574
+  _globals['_ASSIGNMENT']._serialized_end=632
+  _globals['_HELLO']._serialized_start=635
+  _globals['_HELLO']._serialized_end=763
+  _globals['_ENROLLED']._serialized_start=765
+  _globals['_ENROLLED']._serialized_end=775
+  _globals['_WELCOME']._serialized_start=777
+  _globals['_WELCOME']._serialized_end=820
+  _globals['_READY']._serialized_start=822
+  _globals['_READY']._serialized_end=829
+  _globals['_TASK']._serialized_start=832
+  _globals['_TASK']._serialized_end=981
+  _globals['_RECEIPT']._serialized_start=983
+  _globals['_RECEIPT']._serialized_end=1035
+  _globals['_UPDATE']._serialized_start=1038
+  _globals['_UPDATE']._serialized_end=1189
+  _globals['_ANSWER']._serialized_start=1192
+  _globals['_ANSWER']._serialized_end=1400
+  _globals['_ANSWER_VERDICT']._serialized_start=1305
+  _globals['_ANSWER_VERDICT']._serialized_end=1400
+  _globals['_CANCEL']._serialized_start=1402
+  _globals['_CANCEL']._serialized_end=1453
+  _globals['_ABANDONED']._serialized_start=1455
+  _globals['_ABANDONED']._serialized_end=1539
+  _globals['_GOODBYE']._serialized_start=1541
+  _globals['_GOODBYE']._serialized_end=1566
+  _globals['_FEDERATION']._serialized_start=1568
+  _globals['_FEDERATION']._serialized_end=1635
 # @@protoc_insertion_point(module_scope)

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "welcome", "task", "receipt", "update", "answer", "cancel", "abandoned", "goodbye", "ready", "chunk", "vectors")
+    __slots__ = ("hello", "welcome", "task", "receipt", "update", "answer", "cancel", "abandoned", "goodbye", "ready", "enrolled", "chunk", "vectors")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class Frame(_message.Message):
     ABANDONED_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
+    ENROLLED_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
@@ -31,9 +32,10 @@ class Frame(_message.Message):
     abandoned: Abandoned
     goodbye: Goodbye
     ready: Ready
+    enrolled: Enrolled
     chunk: bytes
     vectors: _containers.RepeatedCompositeFieldContainer[Vector]
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., abandoned: _Optional[_Union[Abandoned, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., chunk: _Optional[bytes] = ..., vectors: _Optional[_Iterable[_Union[Vector, _Mapping]]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., abandoned: _Optional[_Union[Abandoned, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., enrolled: _Optional[_Union[Enrolled, _Mapping]] = ..., chunk: _Optional[bytes] = ..., vectors: _Optional[_Iterable[_Union[Vector, _Mapping]]] = ...) -> None: ...
 
 class Vector(_message.Message):
     __slots__ = ("name", "size", "length")
@@ -56,16 +58,24 @@ class Assignment(_message.Message):
     def __init__(self, round: _Optional[int] = ..., turn: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "group", "slot", "token")
+    __slots__ = ("protocol", "group", "slot", "token", "host", "kernel")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     group: str
     slot: int
     token: str
-    def __init__(self, protocol: _Optional[int] = ..., group: _Optional[str] = ..., slot: _Optional[int] = ..., token: _Optional[str] = ...) -> None: ...
+    host: str
+    kernel: bool
+    def __init__(self, protocol: _Optional[int] = ..., group: _Optional[str] = ..., slot: _Optional[int] = ..., token: _Optional[str] = ..., host: _Optional[str] = ..., kernel: _Optional[bool] = ...) -> None: ...
+
+class Enrolled(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("client", "scenario")
