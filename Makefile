@@ -6,7 +6,7 @@ PB := fedemu/net/_pb
 DASHBOARDS := docker/grafana/dashboards
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-all check bench fidelity proto dashboards
+.PHONY: help setup run test test-slow test-all check bench fidelity proto dashboards engine image
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,7 +25,7 @@ test: setup  ## run the test suite, without the slow tests
 	$(BIN)/pytest -q
 
 test-slow: setup  ## run the slow tests: processes, large models
-	$(BIN)/pytest -q -rs -m slow
+	$(BIN)/pytest -q -rs -m slow --durations=40
 
 test-all: test test-slow  ## run every test
 
@@ -51,3 +51,9 @@ proto: setup  ## generate the gRPC messages from proto/
 dashboards: setup  ## generate the Grafana dashboards from docker/grafana/dashboards.py
 	@mkdir -p $(DASHBOARDS) && rm -f $(DASHBOARDS)/*.json
 	@$(BIN)/python docker/grafana/dashboards.py $(DASHBOARDS)
+
+engine:  ## see to it that a Docker engine runs here (Debian, root)
+	@docker/engine.sh
+
+image: setup  ## build the images fedemu and fedemu-prometheus without pulling any
+	@docker/image.sh

@@ -41,6 +41,7 @@ def store(path: Path, saved: Saved) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(dict(saved.vectors), new, {"facts": json.dumps(saved.facts)})
         _sync(new)
+        new.chmod(0o666 & ~_umask())  # safetensors lets nobody else read
         new.replace(path)
         _sync(path.parent)
     except (OSError, SafetensorError) as error:
@@ -66,6 +67,12 @@ def load(path: Path) -> Saved | None:
 def named(place: str, vectors: Mapping[str, Vector]) -> dict[str, Vector]:
     """Return vectors by names that begin with a place."""
     return {f"{place}/{name}": vector.contiguous() for name, vector in vectors.items()}
+
+
+def _umask() -> int:
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return umask
 
 
 def _sync(path: Path) -> None:
