@@ -228,7 +228,7 @@ class Checkpoint:
             "learned": {client: memory.learned[0] for client, memory in memories.items() if memory.learned is not None},
             "open": opened,
         }
-        found = {name: vector.contiguous().clone() for name, vector in vectors.items() if vector is not None}
+        found = {name: vector for name, vector in vectors.items() if vector is not None}
         return Saved(facts, found) if len(found) == len(vectors) else None
 
 

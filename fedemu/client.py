@@ -109,7 +109,7 @@ class Memory:
         if accepted is None:
             if self.state:
                 self.doubt("the server begins anew, and so does this client: what it remembered is forgotten")
-            self.state, self.task = {}, None
+            self.state, self.task, self.learned = {}, None, None
             return
         self.commit(accepted)
         if self.state and self.task != accepted:

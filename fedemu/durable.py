@@ -5,7 +5,9 @@ A safetensors file: vectors by name, and what goes through JSON in its metadata.
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,16 +38,45 @@ def store(path: Path, saved: Saved) -> None:
     Raises:
         RunError: It cannot be written.
     """
-    new = path.with_suffix(".new")
+    seen, apart = set[int](), dict[str, Vector]()
+    for name, vector in saved.vectors.items():  # the format takes no vector twice
+        apart[name] = vector.clone() if vector.data_ptr() in seen else vector.contiguous()
+        seen.add(vector.data_ptr())
+    facts = json.dumps(saved.facts)
+    with _replacing(path) as new:
+        try:
+            save_file(apart, new, {"facts": facts})
+        except SafetensorError as error:
+            raise RunError(f"{path} cannot be written: {error}") from error
+
+
+def store_text(path: Path, text: str) -> None:
+    """Write a file of text in place of the one that may be there.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    with _replacing(path) as new:
+        new.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a file to write, which then takes the place of another one."""
+    # in a directory of its own: whoever is killed leaves files of whatever names there, and the next one clears it
+    place = path.with_name(f".{path.name}.new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dict(saved.vectors), new, {"facts": json.dumps(saved.facts)})
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        new = place / path.name
+        yield new
+        new.chmod(place.stat().st_mode & 0o666)  # safetensors lets nobody else read
         _sync(new)
-        new.chmod(0o666 & ~_umask())  # safetensors lets nobody else read
         new.replace(path)
+        place.rmdir()
         _sync(path.parent)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{path} cannot be written: {error}") from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def load(path: Path) -> Saved | None:
@@ -66,13 +97,7 @@ def load(path: Path) -> Saved | None:
 
 def named(place: str, vectors: Mapping[str, Vector]) -> dict[str, Vector]:
     """Return vectors by names that begin with a place."""
-    return {f"{place}/{name}": vector.contiguous() for name, vector in vectors.items()}
-
-
-def _umask() -> int:
-    umask = os.umask(0o022)
-    os.umask(umask)
-    return umask
+    return {f"{place}/{name}": vector for name, vector in vectors.items()}
 
 
 def _sync(path: Path) -> None:

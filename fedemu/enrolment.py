@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedemu import clock as clocks
 from fedemu.clock import Clock, RealClock
-from fedemu.errors import NetworkError, PeerError, first_of
+from fedemu.errors import NetworkError, PeerError, RunError, first_of
 from fedemu.hello import Caller, admitted
 from fedemu.net._pb import federation_pb2 as pb
 from fedemu.net.channel import Channel, Conversation
@@ -43,6 +43,7 @@ def enrol(
 
     Raises:
         NetworkError: The server cannot listen there.
+        RunError: Somebody came as a client that there will not be.
         KeyboardInterrupt: It was interrupted.
     """
 
@@ -64,16 +65,13 @@ def settings(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     return [(f"clients.{group}.count", str(count)) for group, count in counts.items()]
 
 
-def counts_of(folder: Path) -> dict[str, int] | None:
-    """Return the counts with which a run directory was begun; None if it has no run.
+def counts_of(folder: Path) -> dict[str, int]:
+    """Return the counts with which the run of a run directory was begun.
 
     Raises:
         ScenarioError: What it has is no scenario.
     """
-    path = folder / "scenario.yaml"
-    if not path.exists():
-        return None
-    return {name: group.count for name, group in load(path).cells[0].scenario.clients.items()}
+    return {name: group.count for name, group in load(folder / "scenario.yaml").cells[0].scenario.clients.items()}
 
 
 class _Register:
@@ -104,7 +102,17 @@ class _Register:
                     await self._changed.wait()
             except TimeoutError:
                 self._over.set()
+                self._check(counts := self._counts)
                 return counts
+
+    def _check(self, counts: Mapping[str, int]) -> None:
+        """See that who asked for a slot by its number can have it: else the run would wait for it for ever."""
+        for group, client in self._there:
+            if client is not None and int(client.partition("/")[2]) >= counts[group]:
+                raise RunError(
+                    f"somebody came as {client}, and {counts[group]} {group} have come: 0..{counts[group] - 1}; "
+                    "leave out --slot, or give the token of the group"
+                )
 
     async def serve(self, channel: Channel) -> None:
         """Serve one connection until the client leaves or the enrolment is over.

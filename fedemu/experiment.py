@@ -7,6 +7,7 @@ import asyncio
 import gc
 import json
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
@@ -26,9 +27,9 @@ from fedemu.compute._base import Compute
 from fedemu.compute.inline import inline
 from fedemu.compute.pool import pool
 from fedemu.durable import Saved
-from fedemu.errors import RunError, first_of
+from fedemu.errors import first_of
 from fedemu.events import Event, Measurement, Observer, RunFinished, RunStarted
-from fedemu.journal import Journal, recover
+from fedemu.journal import Journal
 from fedemu.learning import Learning, Recipe
 from fedemu.net.channel import Conversation, Transport
 from fedemu.net.delivery import Exchange
@@ -38,6 +39,7 @@ from fedemu.net.memory import MemoryTransport
 from fedemu.net.tls import Tls
 from fedemu.observers.jsonl import JsonLines
 from fedemu.observers.result import Outcome
+from fedemu.recovery import Past, recover
 from fedemu.rounds import BEGINNING, RoundPolicy, Rounds, Score, Stop
 from fedemu.scenario import Cell, Scenario, as_yaml
 from fedemu.server import Server
@@ -89,28 +91,25 @@ def run(
     recipe = Recipe(json.dumps(cell.resolved))
     learning = recipe()
     outcome = Outcome(target=scenario.stop.accuracy, targets=scenario.targets.accuracy)
+    past = saved = None
     if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            new = out / "scenario.yaml.new"
-            new.write_text(as_yaml(cell, question), encoding="utf-8")
-            new.replace(out / "scenario.yaml")  # whoever resumes finds all of it or nothing
-        except OSError as error:
-            raise RunError(f"{out} cannot be written: {error.strerror}") from error
-    past = None
-    if resume and out is not None and listen is not None:
-        past = recover(out, keeps_late=scenario.rounds.for_the_late == "keep")
+        durable.store_text(out / "scenario.yaml", as_yaml(cell, question))
+        if resume and listen is not None:
+            past = recover(out, keeps_late=scenario.rounds.for_the_late == "keep")
+        elif resume:
+            saved = _checkpoint_in(out, scenario, announce)
+        if past is None and saved is None:  # what another run may have left there
+            shutil.rmtree(out / "checkpoint", ignore_errors=True)
     kept = 0 if past is None else past.log.kept
     with JsonLines(out and out / "events.jsonl", kept=kept) as log, _calm(scenario.clock), ExitStack() as stack:
         checkpoint = journal = None
         if out is not None and listen is not None:
-            journal = stack.enter_context(Journal(out, log, past))
+            version, count = (0, 0) if past is None else (past.notes.version, len(past.taken))
+            journal = stack.enter_context(Journal(out, log, version=version, count=count))
         elif out is not None and not_resumable(scenario) is None:
-            saved = load(out) if resume else None
-            if saved is not None:
-                announce(f"{out}: going on from round {saved.facts['round']}")
             checkpoint = Checkpoint(out, compute, learning, lambda: log.digest, saved, _timer(every))
-        play = _Play(scenario, learning, recipe, compute, (log, outcome, *observers), checkpoint, journal)
+        play = _Play(scenario, learning, recipe, compute, log, (outcome, *observers), checkpoint, journal, past)
+        del past
         play.begin()
         try:
             main = play.alone() if listen is None else play.serve(listen, tls, tokens, announce)
@@ -130,13 +129,29 @@ def run(
                 digest=log.digest,
             )
             if out is not None:
-                (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if out is not None and play.weights is not None:
-        durable.store(out / "model.safetensors", Saved({"version": __version__}, learning.layout.split(play.weights)))
+                if play.weights is not None:
+                    model = learning.layout.split(play.weights)
+                    durable.store(out / "model.safetensors", Saved({"version": __version__}, model))
+                durable.store_text(
+                    out / "result.json", json.dumps(result, indent=1) + "\n"
+                )  # last: it says all is there
     for written in (checkpoint, journal):
         if written is not None:
             written.remove()
     return result
+
+
+def _checkpoint_in(out: Path, scenario: Scenario, announce: Callable[[str], None]) -> Saved | None:
+    """Return the checkpoint that a run directory has of a run in one process; say from where on the run goes."""
+    if not (out / "events.jsonl").exists():
+        return None
+    why = not_resumable(scenario)
+    saved = load(out) if why is None else None
+    if why is not None:
+        announce(f"{out}: beginning again: {why}")
+    elif saved is not None:
+        announce(f"{out}: going on from round {saved.facts['round']}")
+    return saved
 
 
 def workers_for(scenarios: Iterable[Scenario]) -> AbstractContextManager[Compute]:
@@ -205,13 +220,16 @@ class _Play:
         learning: Learning,
         recipe: Recipe,
         compute: Compute,
+        log: Observer,
         observers: Sequence[Observer],
         checkpoint: Checkpoint | None,
         journal: Journal | None,
+        past: Past | None,
     ) -> None:
         self._scenario, self._learning, self._recipe = scenario, learning, recipe
         self._compute = compute if checkpoint is None else checkpoint
-        self._observers, self._checkpoint, self._journal = observers, checkpoint, journal
+        self._log, self._observers = log, observers
+        self._checkpoint, self._journal, self._past = checkpoint, journal, past
         self.weights: Vector | None = None
         """The last global model."""
         self._memories: dict[ClientId, Memory] = {}
@@ -251,26 +269,29 @@ class _Play:
 
     async def serve(self, listen: str, tls: Tls | None, tokens: Tokens | None, announce: Callable[[str], None]) -> None:
         """Run the server alone, and the rounds once all clients have come."""
-        clock, journal = RealClock(), self._journal
+        clock = RealClock()
         world = World(self._scenario, self._learning, clock, self._emit, None)
         server = self._server(world, clock, tokens)
-        past = None if journal is None else journal.past
-        if past is not None:
-            clock.go_on(past.zero, past.log.last)
-            server.recall(past.notes)
-            for event in past.log.ends(clock.now(), past.standing.closed):
-                self._emit(event)
-            announce(f"going on after round {past.standing.closed}, with {len(past.taken)} updates of the next")
+        if self._past is not None:
+            self._go_on(self._past, clock, server, announce)
         async with GrpcTransport(listen, tls=tls, refused=announce).serve(server.serve) as address:
             announce(f"serving {self._scenario.name} at {address}")
             await self._rounds(world, server, clock, None)
 
+    def _go_on(self, past: Past, clock: RealClock, server: Server, announce: Callable[[str], None]) -> None:
+        """Have clock and server go on, and say in the log what the stop has ended."""
+        clock.go_on(past.zero, past.log.last)
+        server.recall(past.notes)
+        for event in past.log.ends(clock.now(), past.standing.closed):
+            self._emit(event)
+        announce(f"going on after round {past.standing.closed}, with {len(past.taken)} updates of the next")
+
     def begin(self) -> None:
-        """Open the log, or tell all but the log itself what it has."""
-        if self._journal is not None and self._journal.past is not None:
-            for event in self._journal.past.log.events():
+        """Open the log, or tell the observers what it has."""
+        if self._past is not None:
+            for event in self._past.log.events():
                 self._last = event.at
-                for observer in self._observers[1:]:
+                for observer in self._observers:
                     observer(event)
             return
         self._emit(
@@ -302,7 +323,8 @@ class _Play:
         scenario, learning = self._scenario, self._learning
         strategy = self._strategy
         cohort, policy = scenario.cohort, scenario.rounds
-        select, past = policy.select.build(), None if self._journal is None else self._journal.past
+        select = policy.select.build()
+        past, self._past = self._past, None
         if past is None:
             weights = learning.initial()
             state = strategy.init(weights, learning.layout, len(world.views))
@@ -340,11 +362,12 @@ class _Play:
             standing=BEGINNING if past is None else past.standing,
             taken=() if past is None else past.taken,
         )
-        del weights  # nobody needs the first model when there is a second
+        there = None if past is None else past.log.there
+        del weights, past  # nobody needs the first model when there is a second
         for ready in [self._compute.warm(self._recipe) for _ in range(self._compute.workers)]:
             await finish(ready, clock, clock.now(), ("warm",))
-        if past is not None:
-            await server.wait_for(past.log.there, clock.now() + RETURN)
+        if there is not None:
+            await server.wait_for(there, clock.now() + RETURN)
         else:
             await server.wait_for_idle(len(world.views) if crowd is None else crowd.present)
             clock.start()
@@ -386,5 +409,5 @@ class _Play:
             return
         if not isinstance(event, Measurement):
             self._last = event.at
-        for observer in self._observers:
+        for observer in (self._log, *self._observers):
             observer(event)

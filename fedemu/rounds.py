@@ -87,8 +87,10 @@ class Standing(NamedTuple):
     """The one whose model was evaluated last."""
     asked: int = 0
     """Selections so far."""
-    reached: tuple[float, ...] = ()
-    """Targets that were reached."""
+    time: Seconds = 0.0
+    """When the last one that made a model closed."""
+    best: float = -1.0
+    """Highest accuracy so far."""
 
 
 BEGINNING = Standing()
@@ -145,13 +147,16 @@ class Rounds:
         self._round = standing.round
         self._timeless = 0
         """Rounds in a row that took no time."""
+        self._end = standing.time
+        """When the last round that made a model closed, before the next one does."""
         self._asked = standing.asked
         """Selections so far."""
         self._asking = (0, 0)
         """Round of the last selection, and its number in that round."""
         self._closed = standing.closed
         """The last round that made a model."""
-        self._ahead = sorted({*stop.targets, *([] if stop.accuracy is None else [stop.accuracy])} - {*standing.reached})
+        targets = {*stop.targets, *([] if stop.accuracy is None else [stop.accuracy])}
+        self._ahead = sorted(target for target in targets if target > standing.best)
         """Targets that are not reached yet."""
         self._evaluated = standing.evaluated
         """The round whose model was evaluated last."""
@@ -165,11 +170,13 @@ class Rounds:
 
     async def run(self) -> tuple[str, Seconds]:
         """Run to the end; return what ended it (accuracy, rounds or time), and when."""
-        reason, end, pause = "rounds", self._clock.now(), 0.0
+        reason, end, pause = "rounds", self._end, 0.0
+        if self._stop.accuracy is not None and self._stop.accuracy not in self._ahead:
+            return "accuracy", end  # its server stopped before it could say so
         limit = self._clock.timeout_at(self._stop.time)
         try:
             async with limit:
-                if self._closed and self._is_due and await self._reaches_target():
+                if self._closed == self._round > 0 and self._is_due and await self._reaches_target():
                     return "accuracy", end
                 while self._stop.rounds is None or self._round < self._stop.rounds:
                     self._round += 1

@@ -31,7 +31,7 @@ from fedemu.net.channel import Channel, Conversation
 from fedemu.net.messages import Message
 from fedemu.packing import Packing
 from fedemu.rng import stream
-from fedemu.sessions import STOPPED, Arrival, Assignment, Loss, Notes, Seat, Session, Taken, Told
+from fedemu.sessions import OVER, STOPPED, Arrival, Assignment, Loss, Notes, Seat, Session, Taken, Told
 from fedemu.tokens import Tokens
 from fedemu.types import ClientId, ClientView, Extras, Seconds, Update, Vector
 
@@ -275,7 +275,7 @@ class Server:
                 while True:
                     self._take(session, (await emulated.receive())[0])  # no name here holds a model until the next one
             except NetworkError as error:
-                reason = "the run is over" if session.goodbye else str(error)
+                reason = OVER if session.goodbye else str(error)
             except PeerError as error:
                 reason, refusal = str(error), error
             finally:

@@ -15,6 +15,8 @@ from fedemu.types import Bytes, ClientId, ClientView, Extras, Seconds, Update, V
 
 STOPPED = "the server stopped"
 """Why clients have left."""
+OVER = "the run is over"
+"""Why clients have left who will not come back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,4 @@ def _store(path: Path, about: Mapping[str, Any], memory: Memory) -> None:
     task, learned = memory.learned or (None, {})
     if memory.state or learned:
         facts = {**about, "task": memory.task, "learned": task}
-        # what was learned may be the very vectors that were remembered, and a file takes none twice
-        apart = {name: vector.clone() for name, vector in learned.items()}
-        durable.store(path, Saved(facts, named("state", memory.state) | named("learned", apart)))
+        durable.store(path, Saved(facts, named("state", memory.state) | named("learned", learned)))

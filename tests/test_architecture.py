@@ -15,9 +15,9 @@ LAYERS = {
     "rooms": "datasets partitioners models strategies selectors codecs links devices availabilities",
     "wire": "clock loop compute net client attendance sessions packing tokens hello server rounds",
     "views": "observers summary comparison",
-    "assembly": "registry keys scenario learning wiring world durable checkpoint journal experiment campaign guest"
-    " replay verify export certs guard enrolment shelf proxying tc shaping",
-    "door": "cli __init__ __main__",
+    "assembly": "registry keys scenario learning wiring world durable checkpoint journal recovery experiment campaign"
+    " guest replay verify export certs guard enrolment shelf proxying tc shaping",
+    "door": "cli commands __init__ __main__",
 }
 """Where each part of the house stands. A new one needs a place here."""
 

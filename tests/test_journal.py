@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 
 from fedemu import durable, experiment, guest
-from fedemu.checkpoint import FILE
 from fedemu.compute.inline import inline
 from fedemu.durable import Saved
 from fedemu.errors import RunError
@@ -28,10 +27,12 @@ from fedemu.events import (
     UpdateReceived,
     as_line,
 )
-from fedemu.journal import Log, recover, remembered
+from fedemu.journal import FILE, remembered
+from fedemu.recovery import Log, has_begun, recover
+from fedemu.rounds import BEGINNING, Standing
 from fedemu.scenario import load
 from fedemu.selectors.round_robin import round_robin
-from fedemu.sessions import STOPPED, Taken
+from fedemu.sessions import OVER, STOPPED, Taken
 
 SCENARIO = """\
 clock: real
@@ -152,6 +153,27 @@ def test_what_was_open_when_a_server_stopped_is_ended(tmp_path):
     assert [as_line(event) for event in log.events()] == [line.decode().strip() for line in [*BEGUN, sent, TOOK]]
 
 
+def test_a_round_that_two_stops_have_ended_goes_on_by_its_number(tmp_path):
+    """The second one came before the server had given out a task: what it was at is what the first had been at."""
+    first = log_of(tmp_path, [*BEGUN, TOOK])
+    once = [f"{as_line(event)}\n".encode() for event in first.ends(5.0, 0)]
+    second = log_of(tmp_path, [*BEGUN, TOOK, *once])
+    assert first.standing(BEGINNING).round == second.standing(BEGINNING).round == 0
+    assert second.there == {"a/0", "a/1"}
+    assert second.received == first.received
+    assert ends(second) == [("RunResumed", None, None)]
+
+
+def test_who_has_heard_that_the_run_is_over_is_not_waited_for(tmp_path):
+    """The server stopped after it had said so, and before it had written down how the run ended."""
+    evaluated = line(Evaluated, 2.5, round=1, accuracy=0.9, loss=1.0)
+    lines = [*BEGUN, TOOK, CLOSED, evaluated]
+    left = line(ClientLeft, 3.0, client="a/0", group="a", reason=OVER)
+    log = log_of(tmp_path, [*lines, left], len(b"".join([*BEGUN, TOOK, CLOSED])))
+    assert log.there == {"a/1"}
+    assert log.standing(BEGINNING._replace(closed=1)) == Standing(1, 1, evaluated=1, time=2.0, best=0.9)
+
+
 def test_an_update_that_was_taken_and_is_not_in_the_log_is_told(tmp_path):
     """It was written down, and the server stopped before the log had it."""
     log = log_of(tmp_path, BEGUN)
@@ -238,8 +260,13 @@ def test_a_checkpoint_that_is_of_no_use_is_never_passed_over(tmp_path, damage, t
 
 
 def test_without_a_checkpoint_a_run_begins(tmp_path):
-    """Its server was killed while it waited for clients, or never was."""
+    """Its server was killed while it waited for clients, or never was: its rounds had not begun."""
     assert recover(tmp_path, keeps_late=False) is None
+    assert not has_begun(tmp_path)
+    log_of(tmp_path, BEGUN[:3])
+    assert not has_begun(tmp_path)
+    log_of(tmp_path, BEGUN)
+    assert has_begun(tmp_path)
 
 
 def test_a_selector_that_keeps_what_json_does_not_have_is_refused():

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from fedemu.events import Event, Measurement, RoundClosed, RoundFailed, RunFinished, UpdateReceived, as_line
+from fedemu.events import Event, Measurement, RoundClosed, RoundFailed, RunFinished, RunResumed, UpdateReceived, as_line
 from fedemu.types import Bytes
 
 
@@ -36,7 +36,7 @@ class JsonLines:
         if self._file is not None:
             self._file.write(line)
             # who follows the file sees whole rounds, and whoever is told that its update was taken finds it there
-            if isinstance(event, UpdateReceived | RoundClosed | RoundFailed | RunFinished):
+            if isinstance(event, UpdateReceived | RoundClosed | RoundFailed | RunResumed | RunFinished):
                 self._file.flush()
 
     @property

