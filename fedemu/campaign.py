@@ -5,7 +5,6 @@ of them stands in `summary.csv`.
 """
 
 import dataclasses
-import json
 import os
 import signal
 from collections import Counter
@@ -17,15 +16,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedemu import __version__, experiment
+from fedemu import __version__, experiment, recovery
 from fedemu.comparison import Run, as_csv, compared
 from fedemu.compute.inline import inline
+from fedemu.compute.pool import end_with_parent
 from fedemu.errors import Fault, RunError, ScenarioError
 from fedemu.events import Observer
 from fedemu.scenario import Cell, Experiment, differences
-
-ENDS = ("accuracy", "rounds", "time")
-"""What a run is stopped by that has come to its end."""
 
 
 class Progress(NamedTuple):
@@ -153,6 +150,7 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _start() -> None:
+    end_with_parent()
     # Ctrl-C reaches all processes of a terminal; which of them end, and when, their parent decides
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -191,7 +189,7 @@ def finished(plan: Experiment, out: Path) -> dict[str, dict[str, Any]]:
         folder = out / cell.path
         if not (folder / "scenario.yaml").exists():
             continue
-        result = _result(folder)
+        result = recovery.result(folder)
         if result is not None and result["version"] != __version__:
             text = f"is of fedemu {result['version']}, this is {__version__}; name a new directory"
             faults.append(Fault("--resume", 1, str(folder), text))
@@ -199,7 +197,7 @@ def finished(plan: Experiment, out: Path) -> dict[str, dict[str, Any]]:
             Fault("--resume", 1, str(folder), f"holds another scenario: {text}; name a new directory")
             for text in differences((folder / "scenario.yaml").read_text(encoding="utf-8"), cell)
         ]
-        if result is not None and result["stopped_by"] in ENDS:
+        if result is not None and result["stopped_by"] in recovery.ENDS:
             found[cell.path] = result
     if faults:
         raise ScenarioError(_once(faults))
@@ -212,11 +210,3 @@ def _once(faults: Sequence[Fault]) -> Iterator[Fault]:
     for text, count in counts.items():
         first = next(fault for fault in faults if fault.text == text)
         yield dataclasses.replace(first, text=f"{text} ({count - 1} more like it)") if count > 1 else first
-
-
-def _result(folder: Path) -> dict[str, Any] | None:
-    try:
-        result: Any = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return result if isinstance(result, dict) and {"version", "stopped_by"} <= result.keys() else None

@@ -27,8 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append(here)  # a kind may be package.module:builder, in a file beside the scenario's author
     arguments = _arguments().parse_args(argv)
     with suppress(ValueError):  # not the main thread of a program that calls us
-        # as Ctrl-C, of which event loops know how to end; what a handler raises anywhere, C code may swallow
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         status: int = arguments.command(arguments)
     except ScenarioError as error:
@@ -41,6 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell("fedemu: interrupted")
         return 130
     return status
+
+
+def _terminate(*_: object) -> None:
+    """End as Ctrl-C does, of which event loops know how to end: what a handler raises anywhere, C code may swallow."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -100,7 +106,9 @@ def _arguments() -> argparse.ArgumentParser:
     kernel.add_argument("scenario", metavar="SCENARIO", help="scenario file (YAML)")
     _take_sets(kernel)
     kernel.add_argument("--group", required=True, help="a group of the scenario; its clients have links alike")
-    kernel.add_argument("--device", default="eth0", metavar="DEVICE", help="the client's network device; default eth0")
+    kernel.add_argument(
+        "--device", default="eth0", type=_device, metavar="DEVICE", help="the client's network device; default eth0"
+    )
     kernel.set_defaults(command=commands.tc_command)
 
     check = parsers.add_parser("check", help="report every fault of scenarios as file:line: key: fault")
@@ -157,7 +165,10 @@ def _add_served(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--insecure", action="store_true", help="show the token to a server beyond this machine without TLS"
     )
     join.add_argument(
-        "--kernel", metavar="DEVICE", help="have the kernel shape this network device as the client's link, with tc"
+        "--kernel",
+        type=_device,
+        metavar="DEVICE",
+        help="have the kernel shape this network device as the client's link, with tc",
     )
     join.add_argument(
         "--memory", type=Path, metavar="DIR", help="keep there what the algorithm remembers, for who is killed"
@@ -247,6 +258,14 @@ def _address(text: str) -> Address:
         return address(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _device(text: str) -> str:
+    if not 0 < len(text) < 16 or any(char.isspace() or char == "/" for char in text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name of a network device: up to 15 characters, without / or space"
+        )
+    return text
 
 
 def _duration(text: str) -> float:

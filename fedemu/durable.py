@@ -3,6 +3,7 @@
 A safetensors file: vectors by name, and what goes through JSON in its metadata.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -93,6 +94,28 @@ def load(path: Path) -> Saved | None:
             return Saved(facts, {name: file.get_tensor(name) for name in file.offset_keys()})
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Have a directory for oneself, which is made if it is not there; the lock ends with the process at the latest.
+
+    Raises:
+        RunError: Another process has it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"{folder} is in use by another run; wait for its end, or name another directory") from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def named(place: str, vectors: Mapping[str, Vector]) -> dict[str, Vector]:

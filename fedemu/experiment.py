@@ -10,13 +10,13 @@ import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from fedemu import __version__, durable
+from fedemu import __version__, durable, recovery
 from fedemu import clock as clocks
 from fedemu.attendance import Crowd
 from fedemu.checkpoint import Checkpoint, load, not_resumable
@@ -37,9 +37,10 @@ from fedemu.net.emulated import EmulatedChannel
 from fedemu.net.grpc import GrpcTransport
 from fedemu.net.memory import MemoryTransport
 from fedemu.net.tls import Tls
+from fedemu.observers.console import Console
 from fedemu.observers.jsonl import JsonLines
 from fedemu.observers.result import Outcome
-from fedemu.recovery import Past, recover
+from fedemu.recovery import Past
 from fedemu.rounds import BEGINNING, RoundPolicy, Rounds, Score, Stop
 from fedemu.scenario import Cell, Scenario, as_yaml
 from fedemu.server import Server
@@ -91,54 +92,58 @@ def run(
     recipe = Recipe(json.dumps(cell.resolved))
     learning = recipe()
     outcome = Outcome(target=scenario.stop.accuracy, targets=scenario.targets.accuracy)
-    past = saved = None
-    if out is not None:
-        durable.store_text(out / "scenario.yaml", as_yaml(cell, question))
-        if resume and listen is not None:
-            past = recover(out, keeps_late=scenario.rounds.for_the_late == "keep")
-        elif resume:
-            saved = _checkpoint_in(out, scenario, announce)
-        if past is None and saved is None:  # what another run may have left there
-            shutil.rmtree(out / "checkpoint", ignore_errors=True)
-    kept = 0 if past is None else past.log.kept
-    with JsonLines(out and out / "events.jsonl", kept=kept) as log, _calm(scenario.clock), ExitStack() as stack:
-        checkpoint = journal = None
-        if out is not None and listen is not None:
-            version, count = (0, 0) if past is None else (past.notes.version, len(past.taken))
-            journal = stack.enter_context(Journal(out, log, version=version, count=count))
-        elif out is not None and not_resumable(scenario) is None:
-            checkpoint = Checkpoint(out, compute, learning, lambda: log.digest, saved, _timer(every))
-        play = _Play(scenario, learning, recipe, compute, log, (outcome, *observers), checkpoint, journal, past)
-        del past
-        play.begin()
-        try:
-            main = play.alone() if listen is None else play.serve(listen, tls, tokens, announce)
-            clocks.run(main, virtual=scenario.clock == "virtual")
-        except BaseExceptionGroup as group:
-            play.end("failed")
-            raise first_of(group) from group
-        except BaseException as error:
-            play.end("interrupted" if isinstance(error, KeyboardInterrupt | asyncio.CancelledError) else "failed")
-            raise
-        finally:
-            result = outcome.as_dict(
-                clock=scenario.clock,
-                transport=scenario.transport,
-                data={"dataset": scenario.dataset.kind, "verified": learning.dataset.verified},
-                wall_seconds=round(time.monotonic() - started, 3),
-                digest=log.digest,
-            )
-            if out is not None:
-                if play.weights is not None:
-                    model = learning.layout.split(play.weights)
-                    durable.store(out / "model.safetensors", Saved({"version": __version__}, model))
-                durable.store_text(
-                    out / "result.json", json.dumps(result, indent=1) + "\n"
-                )  # last: it says all is there
-    for written in (checkpoint, journal):
-        if written is not None:
-            written.remove()
-    return result
+    with nullcontext() if out is None else durable.alone_in(out):
+        # looked at again: whoever was at it until now may have ended it
+        if resume and out is not None and (found := recovery.ended(out)) is not None:
+            announce(f"{out}: the run is over")
+            return found
+        past = saved = None
+        if out is not None:
+            durable.store_text(out / "scenario.yaml", as_yaml(cell, question))
+            if resume and listen is not None:
+                past = recovery.recover(out, keeps_late=scenario.rounds.for_the_late == "keep")
+            elif resume:
+                saved = _checkpoint_in(out, scenario, announce)
+            if past is None and saved is None:  # what another run may have left there
+                shutil.rmtree(out / "checkpoint", ignore_errors=True)
+        kept = 0 if past is None else past.log.kept
+        with JsonLines(out and out / "events.jsonl", kept=kept) as log, _calm(scenario.clock), ExitStack() as stack:
+            checkpoint = journal = None
+            if out is not None and listen is not None:
+                version, count = (0, 0) if past is None else (past.notes.version, len(past.taken))
+                journal = stack.enter_context(Journal(out, log, version=version, count=count))
+            elif out is not None and not_resumable(scenario) is None:
+                checkpoint = Checkpoint(out, compute, learning, lambda: log.digest, saved, _timer(every))
+            play = _Play(scenario, learning, recipe, compute, log, (outcome, *observers), checkpoint, journal, past)
+            del past
+            play.begin()
+            try:
+                main = play.alone() if listen is None else play.serve(listen, tls, tokens, announce)
+                clocks.run(main, virtual=scenario.clock == "virtual")
+            except BaseExceptionGroup as group:
+                play.end("failed")
+                raise first_of(group) from group
+            except BaseException as error:
+                play.end("interrupted" if isinstance(error, KeyboardInterrupt | asyncio.CancelledError) else "failed")
+                raise
+            finally:
+                result = outcome.as_dict(
+                    clock=scenario.clock,
+                    transport=scenario.transport,
+                    data={"dataset": scenario.dataset.kind, "verified": learning.dataset.verified},
+                    wall_seconds=round(time.monotonic() - started, 3),
+                    digest=log.digest,
+                )
+                if out is not None:
+                    if play.weights is not None:
+                        model = learning.layout.split(play.weights)
+                        durable.store(out / "model.safetensors", Saved({"version": __version__}, model))
+                    # last: it says that all is there
+                    durable.store_text(out / "result.json", json.dumps(result, indent=1) + "\n")
+        for written in (checkpoint, journal):
+            if written is not None:
+                written.remove()
+        return result
 
 
 def _checkpoint_in(out: Path, scenario: Scenario, announce: Callable[[str], None]) -> Saved | None:
@@ -292,7 +297,8 @@ class _Play:
             for event in self._past.log.events():
                 self._last = event.at
                 for observer in self._observers:
-                    observer(event)
+                    if isinstance(event, RunStarted) or not isinstance(observer, Console):  # that shows what happens
+                        observer(event)
             return
         self._emit(
             RunStarted(

@@ -38,6 +38,9 @@ from fedemu.types import Bytes, ClientId, ClientView, Seconds, Selector, State, 
 
 EVENTS = "events.jsonl"
 
+ENDS = ("accuracy", "rounds", "time")
+"""What a run is stopped by that has come to its end."""
+
 
 class Past(NamedTuple):
     """What a server has left that is gone."""
@@ -68,6 +71,21 @@ def has_begun(folder: Path) -> bool:
             return any(b'"event":"RoundStarted"' in line for line in file)
     except OSError:
         return False
+
+
+def result(folder: Path) -> dict[str, Any] | None:
+    """Return the outcome that a run directory has; None if it has none that can be read."""
+    try:
+        found: Any = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"version", "stopped_by"} <= found.keys() else None
+
+
+def ended(folder: Path) -> dict[str, Any] | None:
+    """Return the outcome that a run directory has of a run that has come to its end; None if there is none."""
+    found = result(folder)
+    return found if found is not None and found["stopped_by"] in ENDS else None
 
 
 def recover(folder: Path, *, keeps_late: bool) -> Past | None:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any, Self
 
 from fedemu.errors import RunError
@@ -27,9 +28,15 @@ class Shaping:
     Args:
         device: A network device of this network namespace.
         server: Where the client connects to, which must be through the device: `host:port`.
+
+    Raises:
+        RunError: There is no such device.
     """
 
     def __init__(self, device: str, server: str) -> None:
+        if not Path("/sys/class/net", device).exists():
+            there = ", ".join(sorted(path.name for path in Path("/sys/class/net").iterdir()))
+            raise RunError(f"no network device {device!r}; there are {there}")
         self.device, self._server = device, server
         self._done: list[Command] = []
 

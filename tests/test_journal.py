@@ -276,3 +276,27 @@ def test_a_selector_that_keeps_what_json_does_not_have_is_refused():
     select.turns = {"a/0"}
     with pytest.raises(RunError, match="remembers what no checkpoint can hold: Object of type set"):
         remembered(select)
+
+
+def test_two_runs_cannot_have_one_directory(tmp_path):
+    """The second one says so, and touches nothing of the first."""
+    (tmp_path / "four.yaml").write_text(SCENARIO)
+    (cell,) = load(tmp_path / "four.yaml").cells
+    with (
+        durable.alone_in(tmp_path / "run"),
+        inline()() as compute,
+        pytest.raises(RunError, match="is in use by another"),
+    ):
+        experiment.run(cell, compute, out=tmp_path / "run", listen=f"unix:{tmp_path}/socket", resume=True)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_run_that_another_one_has_ended_meanwhile_is_over(tmp_path):
+    """Its outcome is what that one has written, and nothing is begun."""
+    (tmp_path / "four.yaml").write_text(SCENARIO)
+    (cell,) = load(tmp_path / "four.yaml", [("clock", "virtual"), ("transport", "memory")]).cells
+    with inline()() as compute:
+        first = experiment.run(cell, compute, out=tmp_path / "run")
+        log = (tmp_path / "run" / "events.jsonl").read_bytes()
+        assert experiment.run(cell, compute, out=tmp_path / "run", resume=True) == first
+    assert (tmp_path / "run" / "events.jsonl").read_bytes() == log

@@ -198,7 +198,16 @@ def test_the_commands_are_printed_one_a_line_with_their_undoing(
         "tc qdisc add dev eth0 root handle 1: tbf rate 2000000bit burst 15000 limit 33554432",
         "# undo: tc qdisc del dev eth0 root",
     ]
-    assert main(["tc", str(file), "--group", "phones", "--device", "a b", "--set", "clients.phones.link.drop=1%"]) == 2
+    assert main(["tc", str(file), "--group", "phones", "--device", "a&b", "--set", "clients.phones.link.drop=1%"]) == 2
     assert "clients.phones.link.drop: not with tc: tc knows packets" in capsys.readouterr().out
-    assert main(["tc", str(file), "--group", "phones", "--device", "a b"]) == 0
-    assert "dev 'a b' root" in capsys.readouterr().out
+    assert main(["tc", str(file), "--group", "phones", "--device", "a&b"]) == 0
+    assert "dev 'a&b' root" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("device", ["a b", "a/b", "", "sixteen-letters-"])
+def test_what_no_device_can_be_called_is_refused(device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Linux takes up to 15 characters, none of them a slash or a space."""
+    with pytest.raises(SystemExit) as end:
+        main(["tc", "any.yaml", "--group", "phones", "--device", device])
+    assert end.value.code == 2
+    assert f"{device!r} is no name of a network device" in capsys.readouterr().err

@@ -7,11 +7,13 @@ that they are clean of this process's threads (gRPC's among them) and import tor
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
+from multiprocessing import parent_process
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import torch
@@ -88,7 +90,20 @@ class _Processes:
             raise _died() from error
 
 
+def end_with_parent() -> None:
+    """See that this process ends when the one that it works for was killed, which can tell nobody."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _start() -> None:
+    end_with_parent()
     torch.set_num_threads(1)
     # Ctrl-C reaches all processes of a terminal; what becomes of the workers, their parent decides
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -178,7 +178,7 @@ class Outcome:
             },
             **({"restarts": self._gone} if self._restarts else {}),
             "links": self._transfers.as_dict(),
-            **({"energy": self._energy} if self._energy else {}),
+            **({"energy": self._energy} if self._energy and self._trips.sees_uploads else {}),
             **({"delays": self._delays_by_group()} if clock == "real" else {}),
             "digest": digest,
         }

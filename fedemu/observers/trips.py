@@ -57,6 +57,7 @@ class Trips:
         down: Bytes that links to clients carried, all trips together.
         up: Bytes that links from clients carried.
         used: Bytes of `down` and `up` that went into a global model.
+        sees_uploads: Some client is in this process, so that what only clients know is known.
     """
 
     def __init__(self) -> None:
@@ -67,7 +68,7 @@ class Trips:
         """By client and round; a client's second task of a round begins when the first is settled or has arrived."""
         self._taken: list[Trip] = []
         """Arrived, and not yet in a global model; a failed round leaves them to the next."""
-        self._sees_uploads = False
+        self.sees_uploads = False
         """Some client is in this process."""
 
     def follow(self, event: Event) -> Sequence[Trip]:
@@ -104,10 +105,10 @@ class Trips:
             case TrainingFinished() if trip is not None:
                 trip.trained = event.at
             case UpdateSent():
-                self._sees_uploads = True
+                self.sees_uploads = True
             case UpdateReceived() if trip is not None:
                 trip.arrived, trip.update = event.at, event.bytes
-                if not self._sees_uploads:
+                if not self.sees_uploads:
                     self.up += event.attempt * event.bytes
                 self._taken.append(self._open.pop(key))
             case UpdateLost():
@@ -121,7 +122,7 @@ class Trips:
     def _lose(self, event: UpdateLost) -> Trip | None:
         trip = self._open.pop((event.client, event.round), None)
         if trip is not None:
-            if not self._sees_uploads:
+            if not self.sees_uploads:
                 self.up += max(0, event.wasted - trip.down)
         elif event.wasted:  # it had arrived; a task that was taken back before it was sent has wasted nothing
             trip = next((t for t in reversed(self._taken) if (t.client, t.round) == (event.client, event.round)), None)

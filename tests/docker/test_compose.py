@@ -76,6 +76,8 @@ def test_containers_learn_what_one_process_learns(show: Show) -> None:
     assert main(["run", str(SCENARIO), *how]) == 0
     here = json.loads((show.folder / "here" / "result.json").read_text())
     assert show.result["target"]["reached"]
+    assert "energy" in here
+    assert "energy" not in show.result  # who is elsewhere knows what it has spent
     assert show.result["final"]["round"] == here["final"]["round"]
     assert show.result["final"]["accuracy"] == pytest.approx(here["final"]["accuracy"], abs=1e-5)
     models = [load_file(show.folder / name / "model.safetensors") for name in ("served", "here")]

@@ -1,6 +1,7 @@
 """Server and clients as operating-system processes, on the real clock and over real gRPC."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -332,3 +333,47 @@ def test_ctrl_c_at_a_server_writes_what_it_has_and_clients_try_again(
     assert [client.status() for client in clients] == [130] * 5
     said = "".join(command.err.read_text() for command in [server, *clients])
     assert "Traceback" not in said, said
+
+
+def test_sigkill_at_a_server_leaves_no_workers(start: Start, tmp_path: Path) -> None:
+    """They see that it is gone, and end; so does the process that they came from."""
+    (tmp_path / "six.yaml").write_text(SCENARIO)
+    server, _ = serve(start, "--set", "compute={kind: pool, workers: 2}")
+    while len(children := list(family(server.process.pid))) < 4:  # the fork server, two workers, the tracker
+        assert server.process.poll() is None
+        time.sleep(0.1)
+    server.process.send_signal(signal.SIGKILL)
+    end = time.monotonic() + 30
+    while any(is_alive(child) for child in children):
+        assert time.monotonic() < end, children
+        time.sleep(0.1)
+
+
+def family(parent: int) -> Iterator[int]:
+    """Yield the processes that came of one."""
+    for children in Path(f"/proc/{parent}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            yield child
+            yield from family(child)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_sigterm_ends_what_a_script_has_put_into_the_background(tmp_path: Path) -> None:
+    """Such a process is born with SIGINT ignored."""
+    (tmp_path / "six.yaml").write_text(SCENARIO)
+    command = [sys.executable, "-m", "fedemu", "serve", "six.yaml", "--listen", f"unix:{tmp_path}/socket"]
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(
+            ["sh", "-c", '"$@" & echo $! > pid; wait $!', "sh", *command], cwd=tmp_path, stdout=said, stderr=said
+        )
+    while "serving six at" not in (tmp_path / "said").read_text():
+        time.sleep(0.1)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+    assert process.wait(30) == 130
+    assert "fedemu: interrupted" in (tmp_path / "said").read_text()
