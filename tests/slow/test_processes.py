@@ -17,6 +17,7 @@ import pytest
 
 from fedemu import durable, experiment
 from fedemu.compute.inline import inline
+from fedemu.journal import FILE
 from fedemu.scenario import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -222,7 +223,7 @@ def test_what_clients_remember_outlives_kills_at_any_moment(start: Start, tmp_pa
     time.sleep(2)
     server.process.kill()
     server.process.wait()
-    saved = durable.load(tmp_path / "run" / "checkpoint" / "last.safetensors")
+    saved = durable.load(tmp_path / "run" / FILE)
     assert saved is not None
     own = []
     for client, accepted in saved.facts["notes"]["accepted"].items():

@@ -25,7 +25,7 @@ clients:
     count: 16
     device: {kind: pareto, per_example: 10ms, shape: 1.5}
     link: {delay: 40ms, up: {rate: 1Mbit/s}, down: {rate: 5Mbit/s}}
-stop: {rounds: 24}
+stop: {rounds: 60}
 """
 
 
