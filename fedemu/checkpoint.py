@@ -20,7 +20,7 @@ import torch
 from fedemu import __version__, durable
 from fedemu.client import Memory
 from fedemu.compute._base import Compute, Job, Learned, Recipe
-from fedemu.durable import Saved
+from fedemu.durable import Saved, named
 from fedemu.errors import RunError
 from fedemu.learning import Learning
 from fedemu.rng import stream
@@ -201,11 +201,11 @@ class Checkpoint:
         wait(running.values())
         for key, future in running.items():  # whoever waits for a future is told before its callbacks are
             self._note(key, future)
-        vectors: dict[str, Vector | None] = {"weights/": rounds.weights, **_named("strategy", rounds.state)}
+        vectors: dict[str, Vector | None] = {"weights/": rounds.weights, **named("strategy", rounds.state)}
         for client, memory in memories.items():
-            vectors |= _named(f"memory/{client}", memory.state)
+            vectors |= named(f"memory/{client}", memory.state)
             if memory.learned is not None:
-                vectors |= _named(f"learned/{client}", memory.learned[1])
+                vectors |= named(f"learned/{client}", memory.learned[1])
         opened = list[Key]()
         for assignment in server.open_work:
             key = assignment.view.client, assignment.round, assignment.turn
@@ -216,9 +216,9 @@ class Checkpoint:
             vectors[f"model/{assignment.version}/"] = assignment.model
             if last is not None and is_trained:
                 opened.append(key)
-                vectors |= _named("/".join(map(str, ("open", *key))), last.vectors)
+                vectors |= named("/".join(map(str, ("open", *key))), last.vectors)
             else:
-                vectors |= _named("/".join(map(str, ("beside", *key))), assignment.extras)
+                vectors |= named("/".join(map(str, ("beside", *key))), assignment.extras)
         facts = {
             "version": __version__,
             "round": number,
@@ -306,7 +306,3 @@ def _told(learned: Learned) -> list[Any]:
     numbers = [trained.num_examples, trained.num_steps, trained.train_loss, trained.squared_loss]
     extras = {name: len(vector) if len(vector) > SMALL else vector.tolist() for name, vector in trained.extras.items()}
     return [numbers, extras, learned.encoded is not None]
-
-
-def _named(place: str, vectors: Mapping[str, Vector | None]) -> dict[str, Vector | None]:
-    return {f"{place}/{name}": vector for name, vector in vectors.items()}

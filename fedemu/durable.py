@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,8 @@ from safetensors.torch import save_file
 
 from fedemu.errors import RunError
 from fedemu.types import Vector
+
+T = TypeVar("T")
 
 
 class Saved(NamedTuple):
@@ -118,7 +120,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def named(place: str, vectors: Mapping[str, Vector]) -> dict[str, Vector]:
+def named(place: str, vectors: Mapping[str, T]) -> dict[str, T]:
     """Return vectors by names that begin with a place."""
     return {f"{place}/{name}": vector for name, vector in vectors.items()}
 

@@ -38,7 +38,7 @@ from fedemu.net.grpc import GrpcTransport
 from fedemu.net.memory import MemoryTransport
 from fedemu.net.tls import Tls
 from fedemu.observers.console import Console
-from fedemu.observers.jsonl import JsonLines
+from fedemu.observers.jsonl import EVENTS, JsonLines
 from fedemu.observers.result import Outcome
 from fedemu.recovery import Past
 from fedemu.rounds import BEGINNING, RoundPolicy, Rounds, Score, Stop
@@ -107,7 +107,7 @@ def run(
             if past is None and saved is None:  # what another run may have left there
                 shutil.rmtree(out / "checkpoint", ignore_errors=True)
         kept = 0 if past is None else past.log.kept
-        with JsonLines(out and out / "events.jsonl", kept=kept) as log, _calm(scenario.clock), ExitStack() as stack:
+        with JsonLines(out and out / EVENTS, kept=kept) as log, _calm(scenario.clock), ExitStack() as stack:
             checkpoint = journal = None
             if out is not None and listen is not None:
                 version, count = (0, 0) if past is None else (past.notes.version, len(past.taken))
@@ -148,7 +148,7 @@ def run(
 
 def _checkpoint_in(out: Path, scenario: Scenario, announce: Callable[[str], None]) -> Saved | None:
     """Return the checkpoint that a run directory has of a run in one process; say from where on the run goes."""
-    if not (out / "events.jsonl").exists():
+    if not (out / EVENTS).exists():
         return None
     why = not_resumable(scenario)
     saved = load(out) if why is None else None

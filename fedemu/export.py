@@ -23,10 +23,11 @@ from prometheus_client.samples import Sample
 
 from fedemu.errors import Fault, ScenarioError
 from fedemu.events import Evaluated, Event, RoundClosed, RoundFailed, RunFinished, TargetReached, from_record
+from fedemu.observers.jsonl import EVENTS
 from fedemu.observers.prometheus import Metrics
 from fedemu.types import Seconds
 
-EVENTS, RESULT = "events.jsonl", "result.json"
+RESULT = "result.json"
 
 LOOKS = 5760
 """In a run, beside those where a round ends."""

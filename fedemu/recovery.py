@@ -32,11 +32,10 @@ from fedemu.events import (
     from_record,
 )
 from fedemu.journal import FILE, update_file
+from fedemu.observers.jsonl import EVENTS
 from fedemu.rounds import Standing
 from fedemu.sessions import OVER, STOPPED, Notes, Taken
 from fedemu.types import Bytes, ClientId, ClientView, Seconds, Selector, State, Update, Vector
-
-EVENTS = "events.jsonl"
 
 ENDS = ("accuracy", "rounds", "time")
 """What a run is stopped by that has come to its end."""
@@ -110,14 +109,17 @@ def recover(folder: Path, *, keeps_late: bool) -> Past | None:
     except (OSError, ValueError) as error:
         raise RunError(f"{error}; name a new directory") from error
     taken = list[tuple[Taken, Update]]()
-    for number, (facts, vectors) in enumerate((each.facts, each) for each in found):
-        task, base = Taken(*facts["taken"]), vectors.vectors.get("base")
-        delta, extras = vectors.vectors["delta"], vectors.below("extras")
-        taken.append((task, Update(**facts["update"], delta=delta, extras=extras, base=base)))
+    for number, each in enumerate(found):
+        facts, vectors = each
+        task = Taken(*facts["taken"])
+        update = Update(
+            **facts["update"], delta=vectors["delta"], extras=each.below("extras"), base=vectors.get("base")
+        )
+        taken.append((task, update))
         notes.views[task.client] = ClientView(**facts["view"])
         notes.turns[task.client] = notes.accepted[task.client] = task.round, facts["turn"]
         if number >= len(log.received):
-            log.untold.append((task, facts["size"], facts["update"]["staleness"]))
+            log.untold.append((task, facts["size"], update.staleness))
     log.unkept += log.received[len(found) :]
     standing = log.standing(Standing(**saved.facts["standing"]))
     selector, zero = saved.facts["selector"], saved.facts["zero"]

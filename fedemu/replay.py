@@ -15,9 +15,10 @@ from fedemu import experiment
 from fedemu.compute._base import Compute
 from fedemu.errors import Fault, FedemuError, ScenarioError
 from fedemu.events import ClientLeft, Event, Measurement, Observer, RunFinished, UpdateLost, as_line
+from fedemu.observers.jsonl import EVENTS
 from fedemu.scenario import Cell, load
 
-SCENARIO, EVENTS = "scenario.yaml", "events.jsonl"
+SCENARIO = "scenario.yaml"
 
 BREAKS = ("interrupted", "failed")
 """Reasons of a run that did not come to its end."""

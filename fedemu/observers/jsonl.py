@@ -8,6 +8,9 @@ from typing import BinaryIO, Self
 from fedemu.events import Event, Measurement, RoundClosed, RoundFailed, RunFinished, RunResumed, UpdateReceived, as_line
 from fedemu.types import Bytes
 
+EVENTS = "events.jsonl"
+"""In a run directory."""
+
 
 class JsonLines:
     """Writes every event but measurements to `events.jsonl`. Use as a context manager.
